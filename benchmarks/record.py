@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import sys
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import torch
@@ -51,7 +51,7 @@ def save(name: str, results: dict, *, device: str = "cpu") -> Path:
     record = {
         "benchmark": name,
         "device": device,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--", "openjepa", "benchmarks/*.py")),
         "hardware": hardware(),
