@@ -1,1 +1,10 @@
+"""Objectives, one file each. To add one: a file with a config and a class, and one line in `METHODS`."""
 
+from openjepa.methods.base import Method, total
+from openjepa.methods.ijepa import IJEPA, IJEPAConfig
+from openjepa.methods.lejepa import LeJEPA, LeJEPAConfig
+
+METHODS: dict[str, type[Method]] = {
+    "ijepa": IJEPA,
+    "lejepa": LeJEPA,
+}

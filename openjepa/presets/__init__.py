@@ -1,1 +1,58 @@
+"""Whole runs by name: settings, not code paths. `openjepa train NAME data=...` starts one; any field can be overridden.
 
+A preset is a function that returns nested settings for `RunConfig`. To add one: a function and one line in `PRESETS`.
+Its `tiny` variant (`tiny("NAME")`) keeps the method and the source and shrinks everything else to seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from openjepa.config import merge, nearest
+from openjepa.presets.pictures import (
+    cifar10_ijepa_cpu,
+    cifar10_ijepa_gpu,
+    cifar10_lejepa_cpu,
+    cifar10_lejepa_gpu,
+    digits_collapse,
+    digits_ijepa,
+    digits_lejepa,
+    imagenet_ijepa,
+    imagenet_lejepa,
+)
+
+Settings = dict[str, Any]
+
+PRESETS: dict[str, Callable[[], Settings]] = {
+    "digits-lejepa": digits_lejepa,
+    "digits-ijepa": digits_ijepa,
+    "digits-collapse": digits_collapse,
+    "cifar10-lejepa-cpu": cifar10_lejepa_cpu,
+    "cifar10-ijepa-cpu": cifar10_ijepa_cpu,
+    "cifar10-lejepa-gpu": cifar10_lejepa_gpu,
+    "cifar10-ijepa-gpu": cifar10_ijepa_gpu,
+    "imagenet-ijepa": imagenet_ijepa,
+    "imagenet-lejepa": imagenet_lejepa,
+}
+
+
+def preset(name: str) -> Settings:
+    """The settings of a preset, or a `ValueError` with the nearest name."""
+    if name not in PRESETS:
+        raise ValueError(f"preset must be a known name, got {name!r}. {nearest(name, PRESETS)}")
+    return PRESETS[name]()
+
+
+def tiny(name: str) -> Settings:
+    """The same method and source for twenty steps: what tests and a first look use."""
+    small = {
+        "budget": {"steps": 20, "epochs": None, "minutes": None},
+        "batch_size": 32,
+        "compile": False,
+        "precision": "fp32",
+        "data": {"limit": 128},
+        "probe": {"limit": 100},
+        "log": {"every": 5, "look": 10},
+    }
+    return merge(preset(name), small)

@@ -36,13 +36,13 @@ class OptimConfig(Config):
     """AdamW, its groups and its schedules.
 
     lr rises linearly from lr * start_factor over `warmup` (share of the run when below 1, else steps), then follows
-    `schedule`: "cosine" to lr * final_factor; "wsd" holds and then falls linearly over the last `cooldown` share;
-    "constant". Weight decay goes by cosine from `weight_decay` to `weight_decay_end` (equal by default). Biases and
-    one-dimensional weights do not decay.
+    `schedule`: "cosine" or "linear" to lr * final_factor; "wsd" holds and then falls linearly to it over the last
+    `cooldown` share; "constant". Weight decay goes by cosine from `weight_decay` to `weight_decay_end` (equal by
+    default). Biases and one-dimensional weights do not decay.
     """
 
     lr: float = Field(1e-3, gt=0)
-    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     warmup: float = Field(0.1, ge=0)
     start_factor: float = Field(0.01, ge=0, le=1)
     final_factor: float = Field(0.001, ge=0, le=1)
@@ -108,7 +108,7 @@ class RunConfig(Config):
         from openjepa.methods import METHODS  # the table knows torch: only looked at when a run is really made
 
         value = dict(value) if isinstance(value, dict) else {"name": value}
-        name = value.pop("name", value.pop(BARE, None))
-        if name not in METHODS:
-            raise ValueError(f"must name a method, got {name!r}. {nearest(str(name), METHODS)}")
-        return METHODS[name].Config.model_validate(value)
+        value.setdefault("name", value.pop(BARE, None))
+        if value["name"] not in METHODS:
+            raise ValueError(f"must name a method, got {value['name']!r}. {nearest(str(value['name']), METHODS)}")
+        return METHODS[value["name"]].Config.model_validate(value)
