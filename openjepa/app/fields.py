@@ -1,0 +1,180 @@
+"""The tables of settings that `--help` shows, kept as `fields.json` beside this file: help then needs no torch.
+
+`make docs` writes the file anew (`python -m openjepa.app.fields`), and a test fails when it is out of date.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+from openjepa.config import nearest
+
+if TYPE_CHECKING:
+    from openjepa.config import Config
+
+FILE = Path(__file__).with_name("fields.json")
+Row = dict[str, str]  # name, type, default, help
+
+
+def collect() -> dict[str, Any]:
+    """Everything that help shows, from the schema itself."""
+    from openjepa.app.requests import REQUESTS
+    from openjepa.interop import FORMATS
+    from openjepa.methods import METHODS
+    from openjepa.nn import ENCODERS
+    from openjepa.presets import PRESETS
+    from openjepa.probe import PROBES
+    from openjepa.train.run import RunConfig
+
+    return {
+        "train": describe(RunConfig, leave_out=("method",)),
+        "verbs": {name: describe(cls) for name, cls in REQUESTS.items()},
+        "methods": {name: describe(cls.Config, above="method.") for name, cls in METHODS.items()},
+        "presets": {name: first_line(make.__doc__) for name, make in PRESETS.items()},
+        "encoders": sorted(ENCODERS),
+        "probes": {name: first_line(probe.__doc__) for name, probe in PROBES.items()},
+        "formats": {name: first_line(fn.__doc__) for name, fn in FORMATS.items()},
+    }
+
+
+def first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
+
+
+def describe(cls: type[Config], *, above: str = "", leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A config class as plain data: what it is, and one row per setting with its dotted name."""
+    return {"about": " ".join((cls.__doc__ or "").split()), "fields": list(rows(cls, above, leave_out))}
+
+
+def rows(cls: type[Config], above: str, leave_out: tuple[str, ...] = ()) -> Iterator[Row]:
+    for name, field in cls.model_fields.items():
+        if name in leave_out or (name == "name" and above == "method."):
+            continue
+        group = config_class(field.annotation)
+        default = "required" if field.is_required() else plain(field.default)
+        yield {
+            "name": above + name,
+            "type": type_name(field.annotation),
+            "default": default if group is None or field.default is None else "",
+            "help": field.description or (first_sentence(group.__doc__) if group else ""),
+        }
+        if group is not None and above in ("", "method."):  # deeper groups are named, not spelt out
+            yield from changed(rows(group, f"{above}{name}."), field.default)
+
+
+def changed(below: Iterator[Row], default: Any) -> Iterator[Row]:
+    """The rows of a group with the defaults that it has in this place."""
+    for row in below:
+        name = row["name"].rpartition(".")[2]
+        known = default is not None and name in type(default).model_fields
+        yield {**row, "default": plain(getattr(default, name))} if known and row["default"] != "" else row
+
+
+def config_class(annotation: Any) -> Any:
+    """The config class in an annotation such as `View | None`, or None."""
+    from openjepa.config import Config
+
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Config) and kind is not Config:
+            return kind
+    return None
+
+
+def first_sentence(text: str | None) -> str:
+    return " ".join((text or "").split()).partition(". ")[0].rstrip(".")
+
+
+def plain(value: Any) -> str:
+    """A default as one would type it.
+
+    >>> plain((0.3, 1.0)), plain(None), plain(True)
+    ('[0.3, 1.0]', 'null', 'true')
+    """
+    dump = getattr(value, "model_dump", None)
+    if dump is not None:
+        return ""
+    return json.dumps(list(value) if isinstance(value, tuple) else value) if not isinstance(value, str) else value
+
+
+def type_name(annotation: Any) -> str:
+    """
+    >>> type_name(Literal["a", "b"]), type_name(int | None), type_name(tuple[float, float])
+    ('a|b', 'int|null', '[float, float]')
+    """
+    if annotation is type(None):
+        return "null"
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return "|".join(str(a) for a in args)
+    if origin is tuple:
+        return "[" + ", ".join("..." if a is ... else type_name(a) for a in args) + "]"
+    if args and (origin is Union or "Union" in type(annotation).__name__):
+        return "|".join(type_name(a) for a in args)
+    if config_class(annotation) is not None:
+        return "group"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def write() -> Path:
+    FILE.write_text(json.dumps(collect(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return FILE
+
+
+def read() -> dict[str, Any]:
+    return json.loads(FILE.read_text(encoding="utf-8"))
+
+
+def train_help(name: str | None) -> str:
+    """The settings of `openjepa train NAME`; without a name, what every run has."""
+    known = read()
+    method = known["methods"].get(name or "")
+    if name in known["presets"]:
+        from openjepa.presets import preset
+
+        chosen = preset(name)["method"]["name"]
+        return f"{known['presets'][name]}\n\nA preset of method {chosen}.\n\n{train_help(chosen)}"
+    if name is not None and method is None:
+        both = [*known["methods"], *known["presets"]]
+        raise ValueError(f"train must name a method or a preset, got {name!r}. {nearest(name, both)}")
+    parts = []
+    if method:
+        parts.append(f"Settings of {name}\n\n{paragraph(method['about'])}\n\n{table(method['fields'])}")
+    parts.append(f"Settings of every run\n\n{table(known['train']['fields'])}")
+    if not method:
+        names = "\n".join(f"  {k:12}  {first_sentence(v['about'])}" for k, v in known["methods"].items())
+        parts.append(f"Methods (openjepa train METHOD --help lists the settings of one)\n\n{names}")
+        parts.append("Presets\n\n" + "\n".join(f"  {k:20}  {v}" for k, v in known["presets"].items()))
+    return "\n\n".join(parts)
+
+
+def verb_help(verb: str) -> str:
+    """The settings of a verb."""
+    known = read()["verbs"][verb]
+    return f"{paragraph(known['about'])}\n\nSettings (key=value)\n\n{table(known['fields'])}"
+
+
+def paragraph(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="  "))
+
+
+def table(fields: list[Row]) -> str:
+    """Name, type, default and meaning in columns.
+
+    >>> print(table([{"name": "seed", "type": "int", "default": "0", "help": "of everything"}]))
+      seed  int  0  of everything
+    """
+    columns = ("name", "type", "default")
+    widths = [min(30, max(len(row[c]) for row in fields)) for c in columns]
+    lines = []
+    for row in fields:
+        cells = [row[c].ljust(w) for c, w in zip(columns, widths, strict=True)]
+        lines.append("  " + "  ".join([*cells, row["help"]]).rstrip())
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(write())

@@ -1,0 +1,42 @@
+"""What there is to choose from, by kind. Read from the packaged tables, so that it answers at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openjepa.app.fields import first_sentence, read
+from openjepa.config import nearest
+
+SOURCES = {  # what DataConfig.path may be
+    "FOLDER/": "pictures, recursive; class folders become labels",
+    "LIST.txt, LIST.csv": "one picture per line, with a label where a second column has one",
+    "FILE.npy, FILE.npz": "arrays of pictures (and labels)",
+    "*-idx3-ubyte": "IDX, as MNIST is published",
+    "FILE.parquet": "encoded pictures in a column, as Hugging Face stores them",
+    "shards/{000..015}.tar": "WebDataset shards",
+    "hf://NAME": "a Hugging Face data set",
+    "digits": "scikit-learn's 1,797 handwritten digits, 8 x 8",
+    "shapes": "drawn on the fly: shape, colour, place and size vary",
+}
+
+
+def list_names(kind: str | None = None) -> dict[str, Any]:
+    """Names and one line about each; `kind` is methods, presets, encoders, sources, probes or formats (default: all).
+
+    >>> sorted(list_names("methods")["methods"])
+    ['ijepa', 'lejepa']
+    """
+    known = read()
+    kinds: dict[str, Any] = {
+        "methods": {name: first_sentence(about["about"]) for name, about in known["methods"].items()},
+        "presets": known["presets"],
+        "encoders": dict.fromkeys([*known["encoders"], "timm/NAME", "hf/NAME", "py:package.module:factory"], ""),
+        "sources": SOURCES,
+        "probes": known["probes"],
+        "formats": known["formats"],
+    }
+    if kind is None:
+        return kinds
+    if kind not in kinds:
+        raise ValueError(f"list must be given a kind, got {kind!r}. {nearest(kind, kinds)}")
+    return {kind: kinds[kind]}

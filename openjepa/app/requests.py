@@ -1,0 +1,91 @@
+"""Settings of the verbs other than `train`: one schema each, for the command line and for Python."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from openjepa.config import Config
+from openjepa.data.config import DataConfig
+
+
+class ProbeRequest(Config):
+    """What a run's features are worth on labelled pictures.
+
+    `data` is what the probes learn from and `test` what they are measured on. Without `test`, the source's own test
+    split is used where it has one, else a fifth of `data`, drawn per class. Without `data`, the run's own.
+    """
+
+    shorthand: ClassVar[str] = "data"
+    data: DataConfig | None = None
+    test: DataConfig | None = None
+    kinds: tuple[str, ...] = Field(("linear", "knn", "fewshot"), description="openjepa list probes")
+    layers: tuple[int, ...] | None = Field(None, description="blocks whose features are joined; by default the last")
+    pooling: str = Field("mean", description="mean, max, cls, or several joined by +")
+    weights: Literal["auto", "encoder", "teacher"] = "auto"
+    seed: int = 0
+    batch_size: int = Field(256, ge=1)
+    device: str = "auto"
+    name: str | None = Field(None, description="of the file in eval/; by default from the data")
+
+
+class EmbedRequest(Config):
+    """Features of every picture, with its name and its label: .parquet, .npy or .npz."""
+
+    shorthand: ClassVar[str] = "data"
+    data: DataConfig | None = Field(None, description="by default the run's own")
+    out: str | None = Field(None, description="file to write; its ending is the format")
+    layers: tuple[int, ...] | None = None
+    pooling: str = "mean"
+    weights: Literal["auto", "encoder", "teacher"] = "auto"
+    dtype: Literal["float32", "float16"] = "float32"
+    batch_size: int = Field(256, ge=1)
+    device: str = "auto"
+
+
+class LookRequest(Config):
+    """The health report of a run as one HTML file."""
+
+    shorthand: ClassVar[str] = "out"
+    out: str | None = Field(None, description="by default report.html in the run folder")
+    data: DataConfig | None = Field(None, description="pictures to show; by default the run's own")
+    pictures: int = Field(12, ge=1, le=64, description="shown with feature maps, masks and nearest neighbours")
+    gallery: int = Field(512, ge=16, description="pictures among which the neighbours are looked for")
+    device: str = "auto"
+
+
+class CompareRequest(ProbeRequest):
+    """Runs, raw pixels ("pixels") and the untrained encoder ("init") in one table, on the same pictures."""
+
+    out: str | None = Field(None, description="JSON file to write")
+
+
+class ExportRequest(Config):
+    """Weights for other programs: `openjepa` (safetensors and a card), `hf` (transformers' IJepaModel) or `onnx`."""
+
+    shorthand: ClassVar[str] = "to"
+    to: str
+    format: Literal["openjepa", "hf", "onnx"] | None = Field(None, description="by default from the name of `to`")
+    weights: Literal["auto", "encoder", "teacher"] = "auto"
+
+
+class DemoRequest(Config):
+    """LeJEPA on handwritten digits beside a run that is made to collapse, measured and reported."""
+
+    shorthand: ClassVar[str] = "out"
+    out: str = "runs/demo"
+    tiny: bool = Field(False, description="twenty steps: shows the course, not the numbers")
+    seed: int = 0
+    resamples: int = Field(20, ge=2, description="draws of the labelled digits, for the intervals")
+    device: str = "auto"
+
+
+REQUESTS: dict[str, type[Config]] = {
+    "probe": ProbeRequest,
+    "embed": EmbedRequest,
+    "look": LookRequest,
+    "compare": CompareRequest,
+    "export": ExportRequest,
+    "demo": DemoRequest,
+}

@@ -1,0 +1,122 @@
+"""A finished or running run, as its folder tells it. Every verb that takes a run is a method here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openjepa.config import parse, read_yaml
+
+if TYPE_CHECKING:
+    from openjepa.interop import Model
+    from openjepa.probe.verdict import Verdict
+    from openjepa.train.run import RunConfig
+
+
+class Run:
+    """The folder of a run: settings, numbers, verdict; and what can be done with it.
+
+        run = openjepa.train("lejepa", data="photos/", out="runs/a")     # or openjepa.Run("runs/a")
+        run.probe(data="labelled/")
+        z = run.embed("photos/")["z"]
+
+    Raises `ValueError` when `path` holds no config.yaml.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "config.yaml").is_file():
+            raise ValueError(f"run must be a folder with a config.yaml, got {self.path}. Check the path.")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The saved settings as plain values."""
+        return read_yaml(self.path / "config.yaml")
+
+    @property
+    def config(self) -> RunConfig:
+        """The saved settings, checked."""
+        from openjepa.train.run import RunConfig
+
+        return parse(RunConfig, self.settings)
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.jsonl, in order of step."""
+        from openjepa.app.report import read_metrics
+
+        return read_metrics(self.path / "metrics.jsonl")
+
+    def verdict(self) -> Verdict:
+        """Is it healthy? In plain words, with the evidence and what to change."""
+        from openjepa.probe.verdict import verdict
+
+        return verdict(self.metrics())
+
+    def summary(self) -> dict[str, Any]:
+        """Where it is, how far it came, what its last numbers are, and the verdict."""
+        rows = self.metrics()
+        last = rows[-1] if rows else {}
+        loss: dict[str, Any] = {k: last[k] for k in ("step", "loss", "images_per_s", "time") if k in last}
+        found = {k: v for row in rows for k, v in row.items() if k.startswith(("probe/", "health/knn"))}
+        return {"run": str(self.path), **loss, **found, "verdict": self.verdict().as_dict()}
+
+    def load(self, weights: str = "auto") -> Model:
+        """The trained encoder with its preprocessing."""
+        from openjepa.interop import load
+
+        return load(self.path, weights=weights)
+
+    def probe(
+        self,
+        data: Any = None,
+        *,
+        test: Any = None,
+        kinds: Sequence[str] | None = None,
+        layers: Sequence[int] | None = None,
+        pooling: str | None = None,
+        weights: str | None = None,
+        seed: int | None = None,
+        device: str | None = None,
+        name: str | None = None,
+    ) -> dict[str, Any]:
+        """`openjepa.probe` of this run."""
+        from openjepa.app import verbs
+
+        return verbs.probe(
+            self.path, data, test=test, kinds=kinds, layers=layers, pooling=pooling, weights=weights, seed=seed,
+            device=device, name=name,
+        )  # fmt: skip
+
+    def embed(
+        self,
+        data: Any = None,
+        out: str | Path | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+        pooling: str | None = None,
+        weights: str | None = None,
+        dtype: str | None = None,
+        device: str | None = None,
+    ) -> Any:
+        """The features of pictures: without `out` an array (N, D), else what `openjepa.embed` returns."""
+        from openjepa.app import verbs
+
+        return verbs.embed(
+            self.path, data, out, layers=layers, pooling=pooling, weights=weights, dtype=dtype, device=device
+        )
+
+    def look(self, out: str | Path | None = None, *, data: Any = None) -> dict[str, Any]:
+        """`openjepa.look` at this run."""
+        from openjepa.app import verbs
+
+        return verbs.look(self.path, out, data=data)
+
+    def export(self, to: str | Path, *, format: str | None = None, weights: str | None = None) -> dict[str, Any]:
+        """`openjepa.export` of this run."""
+        from openjepa.app import verbs
+
+        return verbs.export(self.path, to, format=format, weights=weights)
