@@ -65,7 +65,8 @@ def sigreg(
              and grows like N otherwise, so a weight balances against a mean-squared error in proportion to N. The
              other common scales are in `sigreg_weight`. Ranks must hold equally many samples.
     Gradient exact; through ranks as in `core.dist`. At total collapse (all samples 0) it is 0 for epps_pulley and
-             moments: watch the value. Second derivatives are not available for epps_pulley.
+             moments: watch the value. The pull of epps_pulley on one sample is bounded and fades with distance.
+             Second derivatives are not available for epps_pulley.
     Source   LeJEPA, arXiv 2511.08544. Epps and Pulley 1983; Anderson and Darling 1952; Neyman 1937. Differences: knots
              by rotation and block-wise evaluation (see `core.epps_pulley`); `moments` is in the orthonormal form.
 
@@ -114,7 +115,7 @@ def sigreg_weight(weight: float, *, source: str, samples: int, target: str = "op
 
     Scale    "openjepa" is the weight of `sigreg` beside a prediction term of weight 1. Only the factor (with or
              without N) and the form are translated; some grids differ too (10 knots on [-3, 3], 17 on [-5, 5]), which
-             changes the value by less than a per cent.
+             changes the value by up to 5 per cent.
 
     >>> round(sigreg_weight(10, source="eb_jepa", samples=256), 4)
     0.0391
