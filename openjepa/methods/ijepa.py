@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -33,12 +34,13 @@ class IJEPAConfig(Config):
     predictor_depth: int = Field(6, ge=1)
     predictor_heads: int | None = Field(None, ge=1, description="by default one per 32 features")
     share_context: bool = False
+    contexts: int = Field(1, ge=1, description="masks per picture: several share one pass of the teacher")
     num_targets: int = Field(4, ge=1)
     target_scale: tuple[float, float] = (0.15, 0.2)
     target_aspect: tuple[float, float] = (0.75, 1.5)
     context_scale: tuple[float, float] = (0.85, 1.0)
     context_keep: int | None = Field(
-        None, ge=1, description="context tokens per picture; by default what the masks leave"
+        None, ge=1, description="tokens per picture; by default what the masks leave"
     )
     paper_exact: bool = Field(False, description="the published mask sampler, with its biases")
     ema: tuple[float, float] = (0.996, 1.0)
@@ -66,8 +68,8 @@ class IJEPA(Method):
         )
         if self.encoder.patch is None:
             raise ValueError(
-                f"encoder must be able to run on the kept patches only (a ViT), got {cfg.encoder.name!r}: a convolution "
-                "slides over the hidden patches and would see them. Use vit_NAME/PATCH, or method lejepa."
+                f"encoder must be able to run on the kept patches only (a ViT), got {cfg.encoder.name!r}: "
+                "a convolution slides over the hidden patches and would see them. Use vit_NAME/PATCH, or method lejepa."
             )
         heads = cfg.predictor_heads or max(1, cfg.predictor_width // 32)
         self.predictor = MaskedPredictor(
@@ -76,10 +78,11 @@ class IJEPA(Method):
         self.teacher = deepcopy(self.encoder).requires_grad_(False)
 
     def losses(self, batch: Pictures, clock: Clock) -> tuple[Terms, Seen]:
-        images = batch.views[0][0]  # (B, C, H, W)
+        target = self.targets(batch.views[0][0])  # (B, N, D)
+        images, target = (x.repeat_interleave(self.cfg.contexts, 0) for x in (batch.views[0][0], target))
         masks = self.masks(images, clock)
 
-        target = take(self.targets(images), masks.targets)  # (B, M, Kt, D)
+        target = take(target, masks.targets)  # (B, M, Kt, D)
         z = self.encoder(images, keep=masks.context)[:, self.encoder.prefix :]  # (B, K, D)
         prediction = self.predictor(z, masks.context, masks.targets)  # (B, M, Kt, D)
 
@@ -108,4 +111,4 @@ class IJEPA(Method):
 
     def after_step(self, clock: Clock) -> None:
         start, end = self.cfg.ema
-        ema_(self.teacher.parameters(), self.encoder.parameters(), linear(clock.progress, start, end))
+        ema_(self.teacher.parameters(), self.encoder.parameters(), linear(start, end, clock.progress))
