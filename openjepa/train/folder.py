@@ -19,9 +19,10 @@ def require_new(out: Path) -> None:
     """Refuse a folder with anything in it: no run ever writes over another."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"out must be a folder, got the file {out}. Choose another name.")
-    if out.exists() and any(out.iterdir()):
+    entries = [p for p in out.iterdir() if p.suffix != ".draft"] if out.exists() else []  # a draft: killed in its first ms
+    if entries:
         raise ValueError(
-            f"out must be a new or empty folder, got {out} with {len(list(out.iterdir()))} entries. "
+            f"out must be a new or empty folder, got {out} with {len(entries)} entries. "
             f"Do openjepa train --resume {out} to go on with it, or choose another out."
         )
 

@@ -101,6 +101,7 @@ def prepare(method: Method, run: RunConfig, out: Path, resume: bool, about: Mapp
             folder.cut_metrics(out / "metrics.jsonl", checkpoint.step_of(start) if start else 0)
         elif first:
             folder.open_new(out, run)
+        if first and not (out / "env.json").exists():
             checkpoint.write_json(out / "env.json", environment(resolve_device(run.device)) | dict(about))
     start = from_first(start)
     if start:
@@ -138,7 +139,7 @@ class Corridor:
             self.done += 1
 
             timed = length.measured(self.done, self.elapsed, trainer.device)
-            look_due = timed is not None or self.due(log.look, LOOKS)
+            look_due = bool(self.observers) and (timed is not None or self.due(log.look, LOOKS))
             if look_due or self.done == 1 or self.due(log.every, LOOKS):
                 self.report(seen, look_due)
             if timed is not None:
