@@ -19,13 +19,14 @@ from openjepa.app import text
 JSON = Annotated[bool, typer.Option("--json", help="Print what the verb returned, as JSON.")]
 DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 HELP = Annotated[bool, typer.Option("--help", "-h", help="Show this message and the settings, and stop.")]
+TINY = Annotated[bool, typer.Option("--tiny", help="Seconds instead of minutes: shows the course, not the numbers.")]
 RUN = Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 SETTINGS = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)]
 
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "no_args_is_help": True}
 app = typer.Typer(
     name="openjepa",
-    help="Joint-embedding predictive architectures: train them, see whether they are healthy, measure what they are worth.",
+    help="Joint-embedding predictive architectures: train them, see whether they are healthy, measure their worth.",
     context_settings={"help_option_names": ["--help", "-h"]},
     **PLAIN,
 )
@@ -42,7 +43,9 @@ def train(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML file, such as runs/a/config.yaml.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
-    tiny: Annotated[bool, typer.Option("--tiny", help="A preset in seconds: shows the course, not the numbers.")] = False,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="A preset in seconds: shows the course, not the numbers.")
+    ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the resolved settings and stop.")] = False,
     json_: JSON = False,
     debug: DEBUG = False,
@@ -54,11 +57,13 @@ def train(
         from openjepa.app.fields import train_help
 
         return stop_with_help(ctx, train_help(name))
+    if print_config:
+        from openjepa.app.settings import resolve
+
+        resolved = resolve(name, config=config, overrides=overrides, tiny=tiny, resume=resume)
+        return typer.echo(resolved.to_yaml(), nl=False)
     from openjepa.app import verbs
 
-    if print_config:
-        resolved = verbs.resolve(name, config=config, overrides=overrides, tiny=tiny, resume=resume)
-        return typer.echo(resolved.to_yaml(), nl=False)
     run = verbs.train(name, config=config, resume=resume, tiny=tiny, overrides=overrides)
     return show("train", run.summary(), json_)
 
@@ -113,7 +118,7 @@ def compare(
     debug: DEBUG = False,
     help_: HELP = False,
 ) -> None:
-    """Runs, raw pixels and the untrained encoder in one table: openjepa compare runs/a runs/b pixels init data=labelled/"""
+    """Runs, raw pixels and the untrained encoder in one table: openjepa compare runs/a pixels init data=labelled/"""
     names = [item for item in items or [] if "=" not in item]
     settings = [item for item in items or [] if "=" in item]
     asked(ctx, "compare", names or None, settings, json_, help_)
@@ -139,7 +144,7 @@ def export(
 def demo(
     ctx: typer.Context,
     settings: SETTINGS = None,
-    tiny: Annotated[bool, typer.Option("--tiny", help="Twenty steps: shows the course, not the numbers.")] = False,
+    tiny: TINY = False,
     json_: JSON = False,
     debug: DEBUG = False,
     help_: HELP = False,
@@ -188,7 +193,9 @@ def info(
     show("info", verbs.info(path), json_)
 
 
-def asked(ctx: typer.Context, verb: str, subject: Any, settings: Sequence[str] | None, json_: bool, help_: bool) -> None:
+def asked(
+    ctx: typer.Context, verb: str, subject: Any, settings: Sequence[str] | None, json_: bool, help_: bool
+) -> None:
     """Run a verb whose settings are a request; `subject` is a run, several, or () for none."""
     if help_:
         from openjepa.app.fields import verb_help

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from openjepa.config import merge, nest, read_yaml
+from openjepa.config import merge, nearest, nest, parse, read_yaml
 from openjepa.presets import PRESETS, preset, tiny
+
+if TYPE_CHECKING:
+    from openjepa.train.run import RunConfig
 
 Settings = dict[str, Any]
 
@@ -50,6 +53,47 @@ def settings(
     if "method" not in base:
         raise ValueError("train must be given a method, a preset or a config, got none. Do openjepa list methods.")
     return base
+
+
+def resolve(
+    name: str | None = None,
+    *,
+    config: str | Path | None = None,
+    resume: str | Path | None = None,
+    keywords: Mapping[str, Any] | None = None,
+    overrides: Iterable[str] = (),
+    tiny: bool = False,
+) -> RunConfig:
+    """The checked settings of a run from all that was given; what `--print-config` prints."""
+    from openjepa.methods import METHODS
+    from openjepa.train.run import RunConfig
+
+    if name is not None and name not in PRESETS and name not in METHODS:
+        raise ValueError(f"train must name a method or a preset, got {name!r}. {nearest(name, [*METHODS, *PRESETS])}")
+    given = {k: v for k, v in (keywords or {}).items() if v is not None}
+    if resume is None:
+        nested = settings(name, config=config, keywords=given, overrides=overrides, small=tiny)
+        if nested.get("data") is None:
+            raise ValueError("data must be given, got none. Do data=FOLDER, or data=digits to try something out.")
+        if nested.get("out") is None:
+            nested["out"] = free_folder(str(name or nested["method"]["name"]))
+        return parse(RunConfig, nested)
+    if name is not None or config is not None or tiny:
+        raise ValueError("resume must be given alone or with settings, got a name, --config or --tiny beside it.")
+    file = Path(resume) / "config.yaml"
+    if not file.is_file():
+        raise ValueError(f"resume must name the folder of a run, got {resume} without config.yaml. Check the path.")
+    nested = settings(None, config=file, keywords={k: v for k, v in given.items() if k != "out"}, overrides=overrides)
+    return parse(RunConfig, {**nested, "out": str(resume)})
+
+
+def free_folder(name: str) -> str:
+    """runs/NAME, or the first runs/NAME-2, runs/NAME-3 ... that does not exist."""
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return str(path)
 
 
 def layer(base: Settings, changes: Mapping[str, Any]) -> Settings:

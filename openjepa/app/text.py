@@ -53,10 +53,11 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in lines
-    )
+    out = []
+    for first, *others in lines:
+        cells = [first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))]
+        out.append("  ".join(cells).rstrip())
+    return "\n".join(out)
 
 
 def listing(result: Mapping[str, Mapping[str, str]]) -> str:
