@@ -19,7 +19,9 @@ class DataConfig(Config):
     shorthand: ClassVar[str] = "path"
     path: str
     split: str | None = Field(None, description="train or test where the source has splits")
-    size: int | None = Field(None, ge=4, description="side of the square pictures; by default the source's, at most 224")
+    size: int | None = Field(
+        None, ge=4, description="side of the square pictures; by default the source's, at most 224"
+    )
     channels: Literal[1, 3] = 3
     limit: int | None = Field(None, ge=1, description="use only this many, drawn evenly with the seed")
     normalise: Literal["imagenet", "half", "data"] = "imagenet"

@@ -1,0 +1,170 @@
+"""Colour, blur and normalisation on a whole batch of crops, on its device, from uniforms that the caller has drawn.
+
+Brightness, contrast, saturation, hue and grey are one 3x3 matrix and one offset per sample, so however many of them are
+asked for, a pixel is touched once; the normalisation is folded into the same product. A step whose probability or
+strength is zero costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from openjepa.config import View
+
+COLOUR_DRAWS = (
+    9  # jitter or not, brightness, contrast, saturation, hue, grey or not, blur or not, sigma, solarize or not
+)
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow
+BLUR_SIGMA = (0.1, 2.0)  # at 224 pixels; scaled with the size of the crop
+
+
+def augment(crops: Tensor, view: View, u: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalised float32 crops after the colour steps of `view`; `crops` (n, C, H, W) in 0..255, uint8 or float.
+
+    u     uniforms (n, COLOUR_DRAWS): each sample's own choices
+    mean, std  per channel, of pictures in 0..1; the result is (x - mean) / std
+
+    Order: brightness, contrast, saturation, hue, grey, clamp to 0..1, blur, solarize, normalise. Differences from
+    the usual chain of separate steps: the order of the four jitter steps is fixed instead of drawn; values are clamped
+    once, after them, instead of after each; the hue turns about the grey axis of RGB (see `hue_matrix`).
+
+    >>> x = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8)
+    >>> augment(x, View(), torch.zeros(2, COLOUR_DRAWS), (0.5,) * 3, (0.25,) * 3).unique().round()
+    tensor([2.])
+    """
+    crops = crops.to(torch.float32)
+    centre = torch.tensor(mean, device=crops.device)
+    width = torch.tensor(std, device=crops.device)
+    if _colourful(view, crops.shape[1]):
+        crops = _jittered(crops, view, u, centre, width)
+    else:
+        crops = normalise(crops, mean, std)
+    if view.blur > 0:
+        sigma = (BLUR_SIGMA[0] + (BLUR_SIGMA[1] - BLUR_SIGMA[0]) * u[:, 7]) * (crops.shape[-1] / 224)
+        crops = _on_some(crops, u[:, 6] < view.blur, lambda x, some: blur(x, sigma[some]))
+    if view.solarize > 0:
+        mirror = ((1 - 2 * centre) / width)[:, None, None]
+        threshold = ((128 / 255 - centre) / width)[:, None, None]
+        crops = _on_some(crops, u[:, 8] < view.solarize, lambda x, _: torch.where(x >= threshold - 1e-6, mirror - x, x))
+    return crops
+
+
+def normalise(pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(x / 255 - mean) / std per channel, float32; `pictures` (..., C, H, W) in 0..255, uint8 or float."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=pictures.device)[:, None, None]
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pictures.device)[:, None, None]
+    return torch.addcmul(shift, pictures.to(torch.float32), scale)
+
+
+def brightness_matrix(factor: Tensor) -> Tensor:
+    """(n, 3, 3): every channel times `factor`; 0 is black, 1 the picture."""
+    return factor[:, None, None] * torch.eye(3, device=factor.device)
+
+
+def saturation_matrix(factor: Tensor) -> Tensor:
+    """(n, 3, 3): factor * x + (1 - factor) * luma(x); 0 is grey, 1 the picture."""
+    grey = _luma(factor.device).expand(3, 3)
+    f = factor[:, None, None]
+    return f * torch.eye(3, device=factor.device) + (1 - f) * grey
+
+
+def hue_matrix(turn: Tensor) -> Tensor:
+    """(n, 3, 3): colours turned about the grey axis of RGB by `turn` (1 is a full circle).
+
+    Moves the hue of the HSV cone by `turn`, to within 0.004 of a circle, and exactly at thirds of a circle. In place of
+    HSV value and saturation it keeps R + G + B and the distance from grey, which makes it linear: no branch per pixel.
+
+    >>> red = torch.tensor([1.0, 0.0, 0.0]); (hue_matrix(torch.tensor([1 / 3])) @ red).round().abs()
+    tensor([[0., 1., 0.]])
+    """
+    angle = 2 * math.pi * turn[:, None, None]
+    axis = torch.full((3, 3), 1 / 3, device=turn.device)
+    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=turn.device) / math.sqrt(3)
+    eye = torch.eye(3, device=turn.device)
+    return angle.cos() * eye + angle.sin() * cross + (1 - angle.cos()) * axis
+
+
+def colour_matrix(view: View, u: Tensor) -> tuple[Tensor, Tensor]:
+    """The jitter and grey steps as (matrix (n, 3, 3), share (n,)), from uniforms (n, COLOUR_DRAWS).
+
+    The result is matrix @ x + share * mean over the crop of luma(x): the second part is the contrast, which pulls
+    towards the mean luma of the (brightened) crop.
+    """
+    strengths = torch.tensor(view.jitter, device=u.device)
+    on = (u[:, :1] < view.jitter_p).to(u.dtype)
+    move = on * strengths * (2 * u[:, 1:5] - 1)  # (n, 4), zero where the jitter is not drawn
+    factor = (1 + move[:, :3]).clamp_min(0)
+    bright, contrast, saturation = factor.unbind(1)
+    matrix = brightness_matrix(bright * contrast)
+    if view.jitter[2] > 0:
+        matrix = saturation_matrix(saturation) @ matrix
+    if view.jitter[3] > 0:
+        matrix = hue_matrix(move[:, 3]) @ matrix
+    if view.grey > 0:
+        matrix = saturation_matrix((u[:, 5] >= view.grey).to(u.dtype)) @ matrix
+    return matrix, (1 - contrast) * bright
+
+
+def blur(pictures: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur with one sigma (in pixels) per picture, (n, C, H, W); borders are mirrored.
+
+    Separable, each pass one depthwise convolution with a group per plane. The kernel reaches 3 sigma of the largest
+    `BLUR_SIGMA` at this size, cut there and scaled to sum to one.
+
+    >>> blur(torch.ones(1, 1, 8, 8), torch.tensor([0.5])).allclose(torch.ones(1))
+    True
+    """
+    n, channels, height, width = pictures.shape
+    reach = max(1, math.ceil(3 * BLUR_SIGMA[1] * width / 224))
+    reach = min(reach, height - 1, width - 1)
+    x = torch.arange(-reach, reach + 1, device=pictures.device)
+    kernel = torch.exp(-0.5 * (x / sigma.clamp_min(1e-3)[:, None]) ** 2)  # (n, taps)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)  # (n*C, taps)
+    planes = F.pad(pictures.reshape(1, n * channels, height, width), (reach,) * 4, mode="reflect")
+    planes = F.conv2d(planes, kernel[:, None, None, :], groups=n * channels)
+    planes = F.conv2d(planes, kernel[:, None, :, None], groups=n * channels)
+    return planes.view(n, channels, height, width)
+
+
+def _jittered(crops: Tensor, view: View, u: Tensor, centre: Tensor, width: Tensor) -> Tensor:
+    n, channels, height, wide = crops.shape
+    if channels == 3:
+        matrix, share = colour_matrix(view, u)
+        luma = _luma(crops.device)
+    else:  # one channel has no saturation, hue or grey: what is left is a factor
+        plain = view.model_copy(update={"jitter": (*view.jitter[:2], 0.0, 0.0), "grey": 0.0})
+        matrix, share = colour_matrix(plain, u)
+        matrix, luma = matrix[:, :1, :1], torch.ones(1, device=crops.device)
+    scale = 1 / (255 * width)
+    offset = (-centre / width).expand(n, channels)
+    if view.jitter[1] > 0:
+        mean = crops.mean((2, 3)) @ luma  # (n,)
+        offset = offset + (share * mean)[:, None] * scale
+    pixels = crops.reshape(n, channels, height * wide)
+    pixels = torch.baddbmm(offset[:, :, None], scale[:, None] * matrix, pixels).view(crops.shape)
+    for c in range(channels):  # clamp to 0..1, where zero and one have become -mean / std and (1 - mean) / std
+        low, high = float(-centre[c] / width[c]), float((1 - centre[c]) / width[c])
+        pixels[:, c].clamp_(low, high)
+    return pixels
+
+
+def _colourful(view: View, channels: int) -> bool:
+    some = view.jitter if channels == 3 else view.jitter[:2]
+    return (view.jitter_p > 0 and any(s > 0 for s in some)) or (channels == 3 and view.grey > 0)
+
+
+def _luma(device: torch.device) -> Tensor:
+    return torch.tensor(LUMA, device=device)
+
+
+def _on_some(crops: Tensor, chosen: Tensor, change) -> Tensor:  # type: ignore[no-untyped-def]
+    """`change` only the chosen samples, and only compute them."""
+    some = chosen.nonzero()[:, 0]
+    if len(some) == 0:
+        return crops
+    return crops.index_copy(0, some, change(crops[some], some))
