@@ -19,19 +19,14 @@ def require_new(out: Path) -> None:
     """Refuse a folder with anything in it: no run ever writes over another."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"out must be a folder, got the file {out}. Choose another name.")
-    entries = [p for p in out.iterdir() if p.suffix != ".draft"] if out.exists() else []  # a draft: killed in its first ms
+    entries = (
+        [p for p in out.iterdir() if p.suffix != ".draft"] if out.exists() else []
+    )  # a draft: killed in its first ms
     if entries:
         raise ValueError(
             f"out must be a new or empty folder, got {out} with {len(entries)} entries. "
             f"Do openjepa train --resume {out} to go on with it, or choose another out."
         )
-
-
-def open_new(out: Path, run: RunConfig) -> None:
-    """Make the folder of a new run and write its `config.yaml`."""
-    require_new(out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "config.yaml", run.to_yaml())
 
 
 def require_same(out: Path, run: RunConfig) -> None:

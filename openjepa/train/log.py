@@ -166,10 +166,8 @@ class Wandb:
     """Weights & Biases, only when asked for with log.wandb=true."""
 
     def __init__(self, out: Path, run: RunConfig) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise ValueError("log.wandb must have wandb installed, got none. Do pip install wandb.") from None
+        import wandb
+
         self.run = wandb.init(dir=str(out), name=out.name, config=run.model_dump(mode="json"))
 
     def row(self, row: Row) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,14 +66,15 @@ def fit(
     `SystemExit(0)`; SIGINT saves and raises `KeyboardInterrupt`.
     """
     out, about = Path(out), dict(about or {})
-    require_divisible(run)
     if run.threads:
         torch.set_num_threads(run.threads)
     with in_plain_words(run, out / "checkpoints"), Signals() as signals:
-        start = prepare(method, run, out, resume, about)
+        require_sense(run)
+        length = Length(run.budget, stream.steps_per_epoch, out)
+        start = starting_point(method, run, out, resume)
         trainer = make_trainer(method, run, resolve_device(run.device))
         step, elapsed = load_training(trainer, start) if start else (0, 0.0)
-        length = Length(run.budget, stream.steps_per_epoch, out)
+        open_folder(out, run, step, about)  # only now: what was wrong so far has left no folder behind
         with open_log(out, run, step, length.total) as log:
             log.line(greeting(trainer, length.total, step))
             corridor = Corridor(trainer, length, log, out, observers, about, step, elapsed)
@@ -80,35 +82,46 @@ def fit(
     return out
 
 
-def require_divisible(run: RunConfig) -> None:
+def require_sense(run: RunConfig) -> None:
+    """What no single field can check."""
     shares = run.accumulate * world_size()
     if run.batch_size % shares:
         raise ValueError(
             f"batch_size must be a multiple of accumulate x processes ({run.accumulate} x {world_size()}), "
             f"got {run.batch_size}. Do batch_size={max(1, run.batch_size // shares) * shares}."
         )
+    if run.log.wandb and importlib.util.find_spec("wandb") is None:
+        raise ValueError("log.wandb=true must have wandb installed, got none. Do pip install wandb.")
 
 
-def prepare(method: Method, run: RunConfig, out: Path, resume: bool, about: Mapping[str, Any]) -> Path | None:
-    """Open the run folder and load what the method starts from; gives the checkpoint to resume from, if any."""
-    checkpoints = out / "checkpoints"
+def starting_point(method: Method, run: RunConfig, out: Path, resume: bool) -> Path | None:
+    """Check the run folder and load the weights that training starts from; gives the checkpoint to resume, if any."""
     start: Path | None = None
     with first_alone() as first:
         if first and resume:
             folder.require_same(out, run)
-            checkpoint.clean(checkpoints)
-            start = checkpoint.newest_good(checkpoints)
-            folder.cut_metrics(out / "metrics.jsonl", checkpoint.step_of(start) if start else 0)
+            checkpoint.clean(out / "checkpoints")
+            start = checkpoint.newest_good(out / "checkpoints")
         elif first:
-            folder.open_new(out, run)
-        if first and not (out / "env.json").exists():
-            checkpoint.write_json(out / "env.json", environment(resolve_device(run.device)) | dict(about))
+            folder.require_new(out)
     start = from_first(start)
     if start:
         load_weights(method, start)
     elif run.init_from:
         load_initial(method, run.init_from)
     return start
+
+
+def open_folder(out: Path, run: RunConfig, step: int, about: Mapping[str, Any]) -> None:
+    """Write what stands at the start of a run; drop what a stopped one wrote after the step it goes on from."""
+    with first_alone() as first:
+        if first:
+            out.mkdir(parents=True, exist_ok=True)
+            if not (out / "config.yaml").exists():
+                folder.write_whole(out / "config.yaml", run.to_yaml())
+            if not (out / "env.json").exists():
+                checkpoint.write_json(out / "env.json", environment(resolve_device(run.device)) | dict(about))
+            folder.cut_metrics(out / "metrics.jsonl", step)
 
 
 class Corridor:

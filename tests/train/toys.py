@@ -105,9 +105,12 @@ def toy_run(**changes: object) -> RunConfig:
         "budget": {"steps": 10},
         "device": "cpu",
         "optim": {"lr": 0.01, "weight_decay_end": 0.1},
+        "checkpoint": {"every": 1000},  # and at the end
         "log": {"every": 1, "tensorboard": False},
     }
     dotted = {k.replace("__", "."): v for k, v in changes.items()}
+    if any(k.startswith("budget.") for k in dotted):
+        base["budget"] = {}
     return RunConfig.model_validate(merge(base, nest(dotted)))
 
 
