@@ -258,15 +258,15 @@ def _fitting_targets(
     grid: tuple[int, int], batch: int, clock: Clock, num: int, size: Tensor, keep: int
 ) -> tuple[Tensor, Tensor]:
     """Corners (B, M, 2) whose blocks leave at least `keep` cells, and the cells that they hide (B, N)."""
-    corner = torch.zeros(batch, num, 2, dtype=torch.long)
-    hidden = torch.zeros(batch, grid[0] * grid[1], dtype=torch.bool)
-    bad = torch.ones(batch, dtype=torch.bool)
-    for tries in range(1 + ROUNDS):
-        corner[bad] = corners(_room(grid, size), clock.uniform(f"masks/target/{tries}", batch, num, 2)[bad])
-        hidden[bad] = covered(grid, corner[bad], size)
-        bad = (~hidden).sum(1) < keep
+    corner = corners(_room(grid, size), clock.uniform("masks/target/0", batch, num, 2))
+    hidden = covered(grid, corner, size)
+    for again in range(1, ROUNDS + 1):
+        bad = (~hidden).sum(1) < keep  # (B,)
         if not bad.any():
             return corner, hidden
+        corner[bad] = corners(_room(grid, size), clock.uniform(f"masks/target/{again}", batch, num, 2)[bad])
+        hidden[bad] = covered(grid, corner[bad], size)
+    bad = (~hidden).sum(1) < keep
     corner[bad] = corner[bad][:, :1].expand(-1, num, -1)
     hidden[bad] = covered(grid, corner[bad], size)
     return corner, hidden
