@@ -47,7 +47,7 @@ def as_pictures(array: np.ndarray, channels: int, where: str) -> np.ndarray:
     elif array.ndim != 4:
         raise ValueError(
             f"{where} must hold pictures as (N, H, W), (N, H, W, C) or (N, C, H, W), got shape {array.shape}. "
-            "For several frames per sample, reshape them into the first axis."
+            "For clips, (N, T, H, W) or (N, T, H, W, C), set frames=T."
         )
     elif not _channels_last(array.shape):
         if array.shape[1] not in (1, 2, 3, 4):
@@ -58,6 +58,23 @@ def as_pictures(array: np.ndarray, channels: int, where: str) -> np.ndarray:
     if array.shape[0] == 0:
         raise ValueError(f"{where} must hold at least one picture, got shape {array.shape}.")
     return to_channels(_bytes(array, where), channels).transpose(0, 3, 1, 2)
+
+
+def as_clips(array: np.ndarray, frames: int, channels: int, where: str) -> np.ndarray:
+    """Clips (N, T, H, W), (N, T, H, W, C) or (N, T, C, H, W) as uint8 (N, T * C, H, W): frames along the channels.
+
+    So a clip goes through cropping, flipping and normalising as one picture, and all its frames are treated alike.
+
+    >>> as_clips(np.zeros((5, 4, 8, 8), np.uint8), 4, 1, "clips").shape
+    (5, 4, 8, 8)
+    """
+    if array.ndim not in (4, 5) or array.shape[1] != frames:
+        raise ValueError(
+            f"{where} must hold clips of {frames} frames, (N, {frames}, H, W) or (N, {frames}, H, W, C), got shape "
+            f"{array.shape}. Cut them to that length, or set frames."
+        )
+    flat = as_pictures(array.reshape(-1, *array.shape[2:]), channels, where)  # (N T, C, H, W)
+    return flat.reshape(len(array), -1, *flat.shape[2:])
 
 
 def open_npy(cfg: DataConfig) -> Found:
@@ -90,6 +107,8 @@ def open_npy(cfg: DataConfig) -> Found:
         if "pickle" in str(e):
             raise ValueError(f"{where} must hold plain numbers, got Python objects, which are never loaded.") from None
         raise
+    if cfg.frames > 1:
+        return found_arrays("npy", where, as_clips(array, cfg.frames, cfg.channels, where), labels)
     return found_arrays("npy", where, as_pictures(array, cfg.channels, where), labels)
 
 

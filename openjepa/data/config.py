@@ -23,6 +23,9 @@ class DataConfig(Config):
         None, ge=4, description="side of the square pictures; by default the source's, at most 224"
     )
     channels: Literal[1, 3] = 3
+    frames: int = Field(
+        1, ge=1, description="above 1, an array file holds clips of that many frames, (N, T, H, W[, C])"
+    )
     limit: int | None = Field(None, ge=1, description="use only this many, drawn evenly with the seed")
     normalise: Literal["imagenet", "half", "data"] = "imagenet"
     workers: int | None = Field(None, ge=0, description="decoding processes; by default the cores but one, 0 in memory")

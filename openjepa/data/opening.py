@@ -54,8 +54,9 @@ def open_source(cfg: DataConfig, *, seed: int = 0) -> Source:
     if cfg.channels == 1:
         mean, std = [sum(mean) / 3], [sum(std) / 3]
     source = Source(
-        found, size=size, channels=cfg.channels, mean=mean, std=std, max_bad=cfg.max_bad, workers=cfg.workers
-    )
+        found, size=size, channels=cfg.channels * cfg.frames, mean=mean * cfg.frames, std=std * cfg.frames,
+        max_bad=cfg.max_bad, workers=cfg.workers,
+    )  # fmt: skip
     if cfg.normalise == "data":
         source.mean, source.std = measure(source)
     return source
@@ -65,7 +66,10 @@ def find(cfg: DataConfig) -> Found:
     """What the opener for this path's format returns."""
     from openjepa.data import SOURCES
 
-    module, _, name = SOURCES[kind_of(cfg.path)].partition(":")
+    kind = kind_of(cfg.path)
+    if cfg.frames > 1 and kind != "npy":
+        raise ValueError(f"data must be a .npy or .npz file of clips when frames is {cfg.frames}, got {cfg.path!r}.")
+    module, _, name = SOURCES[kind].partition(":")
     return getattr(importlib.import_module(module), name)(cfg)
 
 

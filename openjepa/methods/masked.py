@@ -67,6 +67,8 @@ class MaskedConfig(Config):
                 f"frames must be more than predict_horizon ({self.predict_horizon}) for temporal masking, "
                 f"got {self.frames}. Give clips, or mask by block or random."
             )
+        if self.frames > 1 and (any(self.crop.jitter) or self.crop.grey):
+            raise ValueError("crop must leave colours alone for clips, got jitter or grey. Set both to 0.")
         if self.consistency and self.seen_frames < 2:
             raise ValueError(f"consistency must be 0 when one frame is seen, got {self.consistency}. Give clips.")
         if self.invariance and self.crops < 2:

@@ -193,6 +193,7 @@ def test_without_variance_and_with_a_fast_teacher_the_features_collapse() -> Non
         ({"masking": "temporal", "frames": 2, "predict_horizon": 2}, "frames must be more than predict_horizon"),
         ({"consistency": 1.0}, "consistency must be 0"),
         ({"consistency": 1.0, "masking": "temporal", "frames": 2}, "consistency must be 0"),
+        ({"frames": 2, "crop": {"grey": 0.2}}, "crop must leave colours alone"),
         ({"invariance": 1.0}, "crops must be 2 or more"),
         ({"mask_ratio": 1.0}, "mask_ratio"),
         ({"masking": "tubes"}, "masking"),
