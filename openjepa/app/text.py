@@ -69,6 +69,74 @@ def listing(result: Mapping[str, Mapping[str, str]]) -> str:
     return "\n\n".join(parts)
 
 
+def scores(result: Mapping[str, Any]) -> str:
+    """What a probe measured: one line per number."""
+    rows = [[row["name"], *_score(row)] for row in result["scores"]]
+    about = f"{result['run']} on {result['data']}, measured on {result['test']}"
+    return "\n".join([about, "", grid(["probe", "accuracy", "95 % interval"], rows), "", f"Saved: {result['file']}"])
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """What was compared: one line per probe, one column per subject."""
+    subjects = result["table"]
+    names = list(dict.fromkeys(name for rows in subjects.values() for name in rows))
+    lines = []
+    for name in names:
+        cells = (_score(rows[name]) if name in rows else ("-", "") for rows in subjects.values())
+        lines.append([name, *(" ".join(cell).strip() for cell in cells)])
+    about = f"{result['data']}, measured on {result['test']}; 95 % intervals"
+    return "\n".join([about, "", grid(["probe", *subjects], lines)])
+
+
+def _score(row: Mapping[str, Any]) -> tuple[str, str]:
+    """
+    >>> _score({"accuracy": 0.5, "low": 0.25, "high": 0.75})
+    ('50.0 %', '[25.0, 75.0]')
+    """
+    return f"{100 * row['accuracy']:.1f} %", f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """The verdict, its evidence and advice.
+
+    >>> print(verdict({"name": "collapsed", "step": 20, "evidence": ["Spread is 0."], "advice": ["Raise `lam`."]}))
+    Verdict: collapsed (first seen at step 20)
+      - Spread is 0.
+      > Raise `lam`.
+    """
+    since = "" if found["step"] is None else f" (first seen at step {found['step']})"
+    marks = [f"  - {e}" for e in found["evidence"]] + [f"  > {a}" for a in found["advice"]]
+    return "\n".join([f"Verdict: {found['name']}{since}", *marks])
+
+
+def trained(result: Mapping[str, Any]) -> str:
+    numbers = {k: v for k, v in result.items() if k not in ("verdict", "run")}
+    return "\n".join([f"Run: {result['run']}", pairs(numbers), verdict(result["verdict"])])
+
+
+def looked(result: Mapping[str, Any]) -> str:
+    return "\n".join([verdict(result["verdict"]), f"Report: {result['report']}"])
+
+
+def demonstrated(result: Mapping[str, Any]) -> str:
+    """The result for a person."""
+    shots = next(iter(result["table"].values()))
+    head = ["accuracy on 450 unseen digits, by labels per class", *shots]
+    rows = [[name, *(" ".join(_score(r)) for r in row.values())] for name, row in result["table"].items()]
+    verdicts = []
+    for name, v in result["verdicts"].items():
+        first = f": {v['evidence'][0]}" if v["evidence"] else ""
+        since = "" if v["step"] is None else f" (seen at step {v['step']})"
+        verdicts.append(f"{name} is {v['name']}{since}{first}")
+    end = [f"Training took {result['minutes_training']:.1f} minutes.", f"Report: {result['report']}"]
+    return "\n".join([grid(head, rows), "", *verdicts, "", *end])
+
+
 RENDER: dict[str, Callable[[Any], str]] = {
+    "train": trained,
+    "probe": scores,
+    "compare": table,
+    "look": looked,
+    "demo": demonstrated,
     "list": listing,
 }

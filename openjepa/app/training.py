@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from openjepa.app.runs import Run
-from openjepa.data import Source, evaluation, open_source
+from openjepa.app.subjects import sample
+from openjepa.data import Source, open_source
 from openjepa.methods import METHODS, Method
 from openjepa.probe.health import Monitor
 from openjepa.probe.online import OnlineProbe
@@ -58,15 +58,6 @@ def observers(run: RunConfig, method: Method, source: Source) -> list[Observer]:
             pictures, labels = sample(labelled, run.probe.limit, run.seed + 1, device)
             found.append(OnlineProbe(pictures, labels))
     return found
-
-
-def sample(source: Source, limit: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Up to `limit` pictures (N, C, H, W), normalised, and their labels (N,): a seeded draw."""
-    g = torch.Generator().manual_seed(seed)
-    index = torch.randperm(len(source), generator=g)[:limit].sort().values
-    batches: Iterator[Any] = evaluation(source, indices=index.numpy(), device=device)
-    parts = [(images, labels) for images, labels, _ in batches]
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
 def write_health(run: Run) -> Path:
