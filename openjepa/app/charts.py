@@ -177,7 +177,7 @@ def _marks(scale: _Scale, axis: Axis, count: int) -> list[tuple[float, str]]:
 
 def _grid(xs: _Scale, ys: _Scale, x: Axis, y: Axis) -> str:
     out = []
-    for v, text in _marks(ys, y, 4):
+    for v, text in _marks(ys, y, 6):
         p = ys(v)
         out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{p:.1f}" y2="{p:.1f}"/>')
         out.append(f'<text class="tick" x="{LEFT - 6}" y="{p + 3.5:.1f}" text-anchor="end">{text}</text>')
