@@ -55,7 +55,12 @@ def augment(crops: Tensor, view: View, u: Tensor, mean: Sequence[float], std: Se
 
 
 def normalise(pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(x / 255 - mean) / std per channel, float32; `pictures` (..., C, H, W) in 0..255, uint8 or float."""
+    """(x / 255 - mean) / std per channel, float32; `pictures` (..., C, H, W) in 0..255, uint8 or float.
+
+    Frames that lie along the channels, (..., T * C, H, W), get the same C numbers each.
+    """
+    frames = pictures.shape[-3] // len(mean)
+    mean, std = [*mean] * frames, [*std] * frames
     scale = torch.tensor([1 / (255 * s) for s in std], device=pictures.device)[:, None, None]
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pictures.device)[:, None, None]
     return torch.addcmul(shift, pictures.to(torch.float32), scale)

@@ -54,8 +54,8 @@ def open_source(cfg: DataConfig, *, seed: int = 0) -> Source:
     if cfg.channels == 1:
         mean, std = [sum(mean) / 3], [sum(std) / 3]
     source = Source(
-        found, size=size, channels=cfg.channels * cfg.frames, mean=mean * cfg.frames, std=std * cfg.frames,
-        max_bad=cfg.max_bad, workers=cfg.workers,
+        found, size=size, channels=cfg.channels, frames=cfg.frames, mean=mean, std=std, max_bad=cfg.max_bad,
+        workers=cfg.workers,
     )  # fmt: skip
     if cfg.normalise == "data":
         source.mean, source.std = measure(source)
@@ -141,7 +141,8 @@ def measure(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
     pixels = 0
     for i in _spread(len(source), _STATISTICS):
         try:
-            x = source.read(int(i)).to(torch.float64).flatten(1) / 255
+            x = source.read(int(i)).to(torch.float64).unflatten(0, (-1, source.channels))  # (T, C, H, W)
+            x = x.transpose(0, 1).flatten(1) / 255  # (C, pixels)
         except BadPicture:
             continue
         total += torch.stack([x.sum(1), (x * x).sum(1)])

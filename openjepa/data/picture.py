@@ -63,8 +63,9 @@ def read_picture(file: str | Path | bytes, channels: int = 3, *, short: int | No
         with _open(file) as image:
             _check_size(image)
             if short is not None and image.format == "JPEG":
-                reach = max(image.size) * short // max(1, min(image.size)) + 1
-                image.draft("RGB", (reach, reach) if reach < max(image.size) else image.size)
+                side = min(image.size)
+                width, height = (max(1, n * min(short, side) // side) for n in image.size)
+                image.draft("RGB", (width, height))
             return _pixels(image, channels)
     except (BadPicture, MemoryError):
         raise
@@ -150,7 +151,7 @@ def _scaled(values: np.ndarray, mode: str) -> np.ndarray:
         return _rounded(values * (255 / whole))
     if mode == "F" and low >= 0 and high <= 255:
         return _rounded(values)
-    return _rounded((values - low) * (255 / (high - low)))
+    return _rounded((values - low) / (high - low) * 255)
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

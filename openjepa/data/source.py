@@ -113,20 +113,22 @@ class Source:
     names      one per picture: the file's path relative to the source, or its position
     labels     int64 (N,), -1 where a picture has none; None when the source has no labels
     size       side of the square pictures that views and evaluation make by default
+    channels   C of one picture; clips of T `frames` are read as (T * C, H, W), frame after frame
     mean, std  per channel, of pictures in 0..1: what normalised pictures are shifted and divided by
-    arrays     uint8 (N, C, H, W) when all pictures are held at one size, else None
+    arrays     uint8 (N, C, H, W), or (N, T * C, H, W), when all pictures are held at one size, else None
     bad        (name, reason) of every file found unreadable so far
     factors    true factors of drawn pictures, or None
     """
 
     def __init__(
         self, found: Found, *, size: int, channels: int, mean: Sequence[float], std: Sequence[float], max_bad: float,
-        workers: int | None = None,
+        workers: int | None = None, frames: int = 1,
     ) -> None:  # fmt: skip
         self.kind, self.where = found.kind, found.where
         self.names, self.labels, self.classes, self.factors = found.names, found.labels, found.classes, found.factors
         self.arrays, self.raw, self._shards = found.arrays, found.raw, found.shards
-        self.size, self.channels, self.max_bad, self.workers = size, channels, max_bad, workers
+        self.size, self.channels, self.frames = size, channels, frames
+        self.max_bad, self.workers = max_bad, workers
         self.mean, self.std = tuple(mean), tuple(std)
         self._stamp = found.stamp
         self._found_bad = list(found.bad)  # before reading: these are not among the pictures

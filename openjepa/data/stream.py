@@ -269,7 +269,7 @@ class _Cropping(torch.utils.data.Dataset):
         for g, view in enumerate(self.views):
             size = view.size or 0
             boxes, flips = self._boxes(view, g, task, heights, widths)
-            out = torch.empty(view.count, len(pictures), self.source.channels, size, size, dtype=torch.uint8)
+            out = torch.empty(view.count, len(pictures), pictures[0].shape[0], size, size, dtype=torch.uint8)
             for row, (picture, some, flip) in enumerate(zip(pictures, boxes.tolist(), flips.tolist(), strict=True)):
                 for v in range(view.count):
                     done = crop(picture, tuple(some[v]), size, view.filter)

@@ -27,7 +27,7 @@ def config(path: Path, **changes: object) -> DataConfig:
 
 def test_frames_lie_along_the_channels_in_order(clips: Path) -> None:
     source = open_source(config(clips))
-    assert (source.channels, source.size, len(source.mean), len(source.std)) == (9, 10, 9, 9)
+    assert (source.channels, source.frames, source.size, len(source.mean), len(source.std)) == (3, 3, 10, 3, 3)
     expected = torch.tensor([5 * 20 + t * 3 + c for t in range(3) for c in range(3)])
     assert torch.equal(source.read(5)[:, 0, 0].long(), expected)
     assert source.labels is not None and source.labels.tolist() == [0, 1] * 4
@@ -49,6 +49,14 @@ def test_evaluation_and_measured_statistics(clips: Path) -> None:
     images, labels, index = next(evaluation(source, size=8))
     assert images.shape == (8, 9, 8, 8) and labels.tolist() == [0, 1] * 4 and index.tolist() == list(range(8))
     assert abs(images.mean((0, 2, 3))).max() < 1e-3
+
+
+def test_large_clips_are_cropped_one_by_one_the_same_way(tmp_path: Path) -> None:
+    still = np.random.default_rng(0).integers(0, 255, (4, 1, 70, 70, 3), dtype=np.uint8).repeat(2, axis=1)
+    np.save(tmp_path / "large.npy", still)
+    source = open_source(config(tmp_path / "large.npy", frames=2))
+    views = next(PictureStream(source, [View(size=16)], batch_size=4, seed=0).batches()).views[0]
+    assert views.shape == (1, 4, 6, 16, 16) and torch.equal(views[:, :, :3], views[:, :, 3:])
 
 
 def test_grey_clips(tmp_path: Path) -> None:
