@@ -67,8 +67,8 @@ class MaskedConfig(Config):
                 f"frames must be more than predict_horizon ({self.predict_horizon}) for temporal masking, "
                 f"got {self.frames}. Give clips, or mask by block or random."
             )
-        if self.frames > 1 and (any(self.crop.jitter) or self.crop.grey):
-            raise ValueError("crop must leave colours alone for clips, got jitter or grey. Set both to 0.")
+        if self.frames > 1 and (any(self.crop.jitter) or self.crop.grey or self.crop.solarize):
+            raise ValueError("crop must leave colours alone for clips, got jitter, grey or solarize. Set them to 0.")
         if self.consistency and self.seen_frames < 2:
             raise ValueError(f"consistency must be 0 when one frame is seen, got {self.consistency}. Give clips.")
         if self.invariance and self.crops < 2:
@@ -91,12 +91,7 @@ class MaskedJEPA(Method):
         super().__init__()
         regularisers = {"variance": cfg.variance, "invariance": cfg.invariance, "consistency": cfg.consistency}
         self.cfg, self.weights = cfg, {"predict": 1.0} | {name: w for name, w in regularisers.items() if w}
-        if channels % cfg.frames:
-            raise ValueError(
-                f"frames must divide the channels of the data, got {cfg.frames} frames and {channels} channels. "
-                "Give clips of that many frames."
-            )
-        self.channels = channels = channels // cfg.frames  # of one frame
+        self.channels = channels  # of one frame
         self.encoder = (
             build_encoder(cfg.encoder, size=size, channels=channels)
             if encoder is None
@@ -170,6 +165,11 @@ class MaskedJEPA(Method):
 
     def frames(self, obs: Tensor) -> Tensor:
         """Frames that are stacked along the channels, taken apart: (B, T * C, H, W) -> (B, T, C, H, W)."""
+        if obs.shape[1] not in (self.channels, self.cfg.frames * self.channels):
+            raise ValueError(
+                f"clips must have {self.cfg.frames} frames of {self.channels} channels, got {obs.shape[1]} in all. "
+                "Give data of that many frames (data.frames)."
+            )
         return obs.unflatten(1, (-1, self.channels))
 
     def after_step(self, clock: Clock) -> None:

@@ -18,7 +18,7 @@ def make(seed: int = 0, **changes: object) -> MaskedJEPA:
     cfg = MaskedConfig.model_validate(
         {"encoder": ENCODER, "predictor_width": 16, "predictor_depth": 1, "ema": (0.9, 1.0), **changes}
     )
-    return MaskedJEPA(cfg, size=SIZE, channels=3 * cfg.frames)
+    return MaskedJEPA(cfg, size=SIZE)
 
 
 def batch_of(method: MaskedJEPA, batch: int = 6, seed: int = 0) -> Pictures:
@@ -208,8 +208,8 @@ def test_settings_that_do_not_fit_are_refused(changes: dict, says: str) -> None:
 def test_convolutions_and_wrong_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="must be able to run on the kept patches only"):
         MaskedJEPA(MaskedConfig(encoder={"name": "resnet18"}), size=32)
-    with pytest.raises(ValueError, match="frames must divide the channels"):
-        MaskedJEPA(MaskedConfig(encoder=ENCODER, frames=4), size=16, channels=3)
+    with pytest.raises(ValueError, match="clips must have 4 frames of 3 channels, got 6"):
+        make(**CLIP).encode(torch.zeros(1, 6, 16, 16))
 
 
 def test_it_is_in_the_table() -> None:
