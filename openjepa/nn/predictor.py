@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +11,41 @@ from torch.utils.checkpoint import checkpoint
 
 from openjepa.nn.layers import Block, init_transformer
 from openjepa.nn.position import Grid, sincos
+
+
+class ReadingBlock(Block):
+    """A block that updates hidden tokens only: they attend to the context and to their own hidden block.
+
+    context (B, K, W), or (B M, K, W) with a copy per hidden block; hidden (B M, Kt, W)  ->  hidden (B M, Kt, W)
+    """
+
+    def forward(self, context: Tensor, hidden: Tensor) -> Tensor:  # type: ignore[override]
+        _, k, v = self.attn.split(self.norm1(context))
+        return self.read(k, v, hidden)
+
+    def read(self, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
+        """The block on `hidden`, with keys and values (B or B M, heads, K, d) of the context in front of its own."""
+        q, own_k, own_v = self.attn.split(self.norm1(hidden))
+        out = F.scaled_dot_product_attention(q, _before(k, own_k), _before(v, own_v))
+        hidden = hidden + self.attn.proj(out.transpose(1, 2).reshape(hidden.shape))
+        return hidden + self.mlp(self.norm2(hidden))
+
+
+class SharedBlock(ReadingBlock):
+    """A block that updates the context (B, K, W), which attends to itself, and the hidden tokens (B M, Kt, W)."""
+
+    def forward(self, context: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        q, k, v = self.attn.split(self.norm1(context))
+        out = F.scaled_dot_product_attention(q, k, v)
+        after = context + self.attn.proj(out.transpose(1, 2).reshape(context.shape))
+        return after + self.mlp(self.norm2(after)), self.read(k, v, hidden)
+
+
+def _before(context: Tensor, own: Tensor) -> Tensor:
+    """[context | own] along the tokens, the context repeated for the blocks of its picture: (B M, heads, K + Kt, d)."""
+    times = len(own) // len(context)
+    context = context[:, None].expand(-1, times, -1, -1, -1).flatten(0, 1)
+    return torch.cat([context, own], dim=2)
 
 
 class MaskedPredictor(nn.Module):
@@ -45,11 +79,14 @@ class MaskedPredictor(nn.Module):
         self, dim: int, grid: Grid, width: int = 384, depth: int = 6, heads: int = 12, share_context: bool = False
     ):
         super().__init__()
+        if depth < 1:
+            raise ValueError(f"depth of the predictor must be at least 1, got {depth}. Six layers are usual.")
         self.share_context = share_context
         self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("pos_embed", sincos(width, grid)[None])
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        inner = SharedBlock if share_context else Block
+        self.blocks = nn.ModuleList([*(inner(width, heads) for _ in range(depth - 1)), ReadingBlock(width, heads)])
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.proj = nn.Linear(width, dim)
         init_transformer(self)
@@ -61,45 +98,16 @@ class MaskedPredictor(nn.Module):
         t = self.mask_token + table[target_index].flatten(0, 1)  # (B M, Kt, W)
         if self.share_context:
             for block in self.blocks[:-1]:
-                c, t = self._run(_update_both, block, c, t)
+                c, t = self._run(block, c, t)
         else:
             x = torch.cat([c.repeat_interleave(blocks, 0), t], dim=1)  # (B M, K + Kt, W)
             for block in self.blocks[:-1]:
                 x = self._run(block, x)
             c, t = x.split([c.shape[1], t.shape[1]], dim=1)
-        t = self._run(_update_hidden, self.blocks[-1], c, t)  # nobody reads the context after the last block
+        t = self._run(self.blocks[-1], c, t)
         return self.proj(self.norm(t)).unflatten(0, (-1, blocks))  # (B, M, Kt, D)
 
-    def _run(self, step: Callable[..., Any], *args: Any) -> Any:
+    def _run(self, block: nn.Module, *args: Tensor) -> Any:
         if self.checkpoint and torch.is_grad_enabled():
-            return checkpoint(step, *args, use_reentrant=False)
-        return step(*args)
-
-
-def _update_both(block: Block, c: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """One block on the context c (B, K, W), which attends to itself, and on the hidden tokens t (B M, Kt, W)."""
-    q, k, v = block.attn.split(block.norm1(c))
-    out = F.scaled_dot_product_attention(q, k, v)
-    after = c + block.attn.proj(out.transpose(1, 2).reshape(c.shape))
-    return after + block.mlp(block.norm2(after)), _read(block, k, v, t)
-
-
-def _update_hidden(block: Block, c: Tensor, t: Tensor) -> Tensor:
-    """One block on the hidden tokens only; c is (B, K, W) or already repeated, (B M, K, W)."""
-    _, k, v = block.attn.split(block.norm1(c))
-    return _read(block, k, v, t)
-
-
-def _read(block: Block, k: Tensor, v: Tensor, t: Tensor) -> Tensor:
-    """Hidden tokens t (B M, Kt, W) through `block`, attending to [context | own]; k, v (B or B M, heads, K, d)."""
-    q, own_k, own_v = block.attn.split(block.norm1(t))
-    out = F.scaled_dot_product_attention(q, _before(k, own_k), _before(v, own_v))
-    t = t + block.attn.proj(out.transpose(1, 2).reshape(t.shape))
-    return t + block.mlp(block.norm2(t))
-
-
-def _before(context: Tensor, own: Tensor) -> Tensor:
-    """[context | own] along the tokens, the context repeated for the blocks of its picture: (B M, heads, K + Kt, d)."""
-    times = len(own) // len(context)
-    context = context[:, None].expand(-1, times, -1, -1, -1).flatten(0, 1)
-    return torch.cat([context, own], dim=2)
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)

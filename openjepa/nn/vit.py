@@ -73,8 +73,9 @@ class ViT(Encoder):
     pos="sincos": a fixed table (`pos_embed`, saved with the weights, never trained) is added to the patches; at other
     picture sizes it is interpolated (bicubic). pos="rope": q and k of the patches are turned in every block.
 
-    Source: Dosovitskiy et al. 2021; sizes, positions and initialisation of I-JEPA (Assran et al. 2023). Parameter names
-    are those of its published checkpoints. Equal to `transformers`' IJepaModel with the same weights to 1e-5.
+    Source: Dosovitskiy et al. 2021; sizes, positions and initialisation of I-JEPA (Assran et al. 2023), except that the
+    patch projection starts at unit variance. Parameter names are those of its published checkpoints. Equal to
+    `transformers`' IJepaModel with the same weights to 1e-5.
 
     >>> vit = ViT(SIZES["vit_micro"], patch=4, size=16, channels=3)
     >>> vit(torch.zeros(2, 3, 16, 16)).shape, vit.grid, vit.dim

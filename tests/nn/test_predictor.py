@@ -124,3 +124,10 @@ def test_bfloat16_and_one_graph(share, batch):
         out = p(*batch)
     assert out.isfinite().all()
     torch.testing.assert_close(out.float(), p(*batch), atol=0.02, rtol=0.1)
+
+
+def test_settings_that_make_no_sense():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        MaskedPredictor(DIM, GRID, width=16, depth=0, heads=2)
+    with pytest.raises(ValueError, match="width 16 and 3 heads"):
+        MaskedPredictor(DIM, GRID, width=16, depth=1, heads=3)
