@@ -33,6 +33,9 @@ def _scores(name: str, content: Any) -> list[tuple[str, float, float | None, flo
         label = next(
             (str(content[k]) for k in ("label", "name", "probe", "features") if isinstance(content.get(k), str)), ""
         )
+        parts = content.get("parts")
+        if isinstance(parts, list) and parts:
+            return _scores(name, parts)
         value = next((content[k] for k in SCORES if _number(content.get(k))), None)
         if value is not None:
             low, high = _bounds(content)
@@ -47,8 +50,8 @@ def _bounds(content: Mapping[str, Any]) -> tuple[float | None, float | None]:
     for low, high in BOUNDS:
         if _number(content.get(low)) and _number(content.get(high)):
             return float(content[low]), float(content[high])
-    pair = next((content[k] for k in ("interval", "ci") if isinstance(content.get(k), list | tuple)), ())
-    return (float(pair[0]), float(pair[1])) if len(pair) == 2 else (None, None)
+    pair: Any = next((content[k] for k in ("interval", "ci") if isinstance(content.get(k), list | tuple)), None)
+    return (float(pair[0]), float(pair[1])) if pair and len(pair) == 2 else (None, None)
 
 
 def _number(v: Any) -> bool:

@@ -86,6 +86,11 @@ class Facts:
         values = [float(row.get(key, math.nan)) for row in self.looks[-3:]]
         return len(values) == 3 and all(b < LIMITS["falling"].value * a for a, b in pairwise(values))
 
+    def rising(self, key: str) -> bool:
+        """The last look above the one before."""
+        values = self.pair(key)
+        return len(values) == 2 and values[1] > values[0] / LIMITS["falling"].value
+
     def losses(self) -> list[float]:
         """The loss, median of five rows: one odd batch is no news."""
         values = [float(row["loss"]) for row in self.rows if "loss" in row]
@@ -146,8 +151,8 @@ def collapsed(f: Facts) -> Finding | None:
         evidence.append(
             _fell(f, "health/spread", "Spread of the features", "all pictures look the same to the encoder")
         )
-    if f.low("health/projected_std") < _limit("projected") and f.change("health/projected_std") < _limit("projecting"):
-        evidence.append(_fell(f, "health/projected_std", "Spread of the projected features", "SIGReg wants 1"))
+    if f.low("health/projected_std") < _limit("projected") and not f.rising("health/projected_std"):
+        evidence.append(_projected(f, "and it does not grow"))
     return ([*evidence, *_supporting(f)], _against_collapse(f)) if evidence else None
 
 
@@ -156,7 +161,7 @@ def collapsing(f: Facts) -> Finding | None:
     if f.change("health/spread") < _limit("collapsing") and f.falling("health/spread"):
         evidence.append(_fell(f, "health/spread", "Spread of the features", "and it is still falling"))
     if f.low("health/projected_std") < _limit("projecting") and f.falling("health/projected_std"):
-        evidence.append(_fell(f, "health/projected_std", "Spread of the projected features", "and it is still falling"))
+        evidence.append(_projected(f, "and it is falling"))
     return ([*evidence, *_supporting(f)], _against_collapse(f)) if evidence else None
 
 
@@ -194,6 +199,11 @@ FULL_PRECISION = "Try `precision=fp32` once, to see whether half precision is th
 
 def _fell(f: Facts, key: str, name: str, meaning: str) -> str:
     return f"{name} is {f.now(key):.2g}, {f.start(key):.2g} at the random start: {meaning}."
+
+
+def _projected(f: Facts, meaning: str) -> str:
+    std = f.now("health/projected_std")
+    return f"Standard deviation of the projected features is {std:.2g}, {meaning}: it should be 1."
 
 
 def _supporting(f: Facts) -> list[str]:
