@@ -104,7 +104,7 @@ def open_npy(cfg: DataConfig) -> Found:
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as e:
         raise ValueError(f"{where} must be a readable array file, got: {str(e).splitlines()[0]}.") from None
     except ValueError as e:
-        if "pickle" in str(e):
+        if "pickle" in str(e) or "Python objects" in str(e):
             raise ValueError(f"{where} must hold plain numbers, got Python objects, which are never loaded.") from None
         raise
     if cfg.frames > 1:

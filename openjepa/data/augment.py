@@ -138,6 +138,8 @@ def blur(pictures: Tensor, sigma: Tensor) -> Tensor:
 
 def _jittered(crops: Tensor, view: View, u: Tensor, centre: Tensor, width: Tensor) -> Tensor:
     n, channels, height, wide = crops.shape
+    if channels not in (1, 3):
+        raise ValueError(f"colour steps need pictures of 1 or 3 channels, got {channels}. Set jitter and grey to 0.")
     if channels == 3:
         matrix, share = colour_matrix(view, u)
         luma = _luma(crops.device)

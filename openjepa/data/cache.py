@@ -73,7 +73,7 @@ def hold(found: Found, *, channels: int, folder: Path, max_bad: float) -> Found:
     if place.exists():
         try:
             return _open(found, place)
-        except (ValueError, KeyError, TypeError, OSError) as e:
+        except (ValueError, KeyError, TypeError, EOFError, OSError) as e:
             log.warning("the cache %s is damaged (%s) and is made again", place, e)
             shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -171,6 +171,8 @@ def _decode(
         except BadPicture as e:
             return i, None, str(e)
         chw = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        if (chw.shape[1] > chw.shape[2]) != (size[0] > size[1]):
+            return i, None, "its head and its pixels disagree about its size"
         if chw.shape[1:] != size:
             chw = crop(torch.from_numpy(chw), (0, 0, *chw.shape[1:]), size).numpy()
         return i, chw, ""

@@ -48,7 +48,9 @@ def open_source(cfg: DataConfig, *, seed: int = 0) -> Source:
             bad = [(found.names[i], reason) for i, reason in reasons.items()]
             check_bad(bad, len(headers), len(found.names), min(cfg.max_bad, 0.999))
         if cfg.cache and is_small(headers, len(found.raw), cfg.channels):
+            total = len(found.names)
             found = _held(found, cfg)
+            check_bad(found.bad, total, total, cfg.max_bad)  # a map made with another max_bad
     size = cfg.size or min(MOST, _native(found, headers))
     mean, std = _IMAGENET if cfg.normalise == "imagenet" else ([0.5] * 3, [0.5] * 3)
     if cfg.channels == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -38,17 +39,23 @@ class RowGroups:
         self.paths, self.column, self.groups, self.keep = paths, column, groups, keep
         self.ends = np.cumsum(sizes, dtype=np.int64)
         self._held: OrderedDict[int, list] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_held": OrderedDict()}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_held", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _held=OrderedDict(), _lock=threading.Lock())
 
     def __getitem__(self, i: int) -> str | bytes:
         group = int(np.searchsorted(self.ends, i, side="right"))
         start = int(self.ends[group - 1]) if group else 0
-        return _cell(self._rows(group)[i - start])
+        with self._lock:
+            rows = self._rows(group)
+        return _cell(rows[i - start])
 
     def _rows(self, group: int) -> list:
         if group in self._held:

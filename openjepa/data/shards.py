@@ -12,6 +12,7 @@ import json
 import os
 import re
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,27 +33,35 @@ class Members:
         self.paths, self.shard, self.offset, self.length = paths, shard, offset, length
         self._files: dict[int, BinaryIO] = {}
         self._process = os.getpid()
+        self._lock = threading.Lock()  # decoding threads share the files' positions
 
     def __len__(self) -> int:
         return len(self.shard)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_files", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _files={}, _lock=threading.Lock())
 
     def __getitem__(self, i: int) -> bytes:
         if self._process != os.getpid():  # a forked worker must not share the parent's file positions
-            self._files, self._process = {}, os.getpid()
-        shard, length = int(self.shard[i]), int(self.length[i])
+            self._files, self._lock, self._process = {}, threading.Lock(), os.getpid()
+        length = int(self.length[i])
+        with self._lock:
+            data = self._read(int(self.shard[i]), int(self.offset[i]), length)
+        if len(data) < length:
+            raise BadPicture(f"shard ends {length - len(data)} bytes early")
+        return data
+
+    def _read(self, shard: int, offset: int, length: int) -> bytes:
         if shard not in self._files:
             while len(self._files) >= _OPEN_FILES:
                 self._files.pop(next(iter(self._files))).close()
             self._files[shard] = open(self.paths[shard], "rb")  # noqa: SIM115 - closed when crowded out, or with self
         file = self._files[shard]
-        file.seek(int(self.offset[i]))
-        data = file.read(length)
-        if len(data) < length:
-            raise BadPicture(f"shard ends {length - len(data)} bytes early")
-        return data
+        file.seek(offset)
+        return file.read(length)
 
     def __del__(self) -> None:
         for file in self._files.values():

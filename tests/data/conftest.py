@@ -1,5 +1,4 @@
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +10,6 @@ from PIL import Image
 def own_cache(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("OPENJEPA_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture
-def real():
-    """Finds a set below OPENJEPA_DATA, or skips."""
-    root = Path(os.environ.get("OPENJEPA_DATA") or Path(__file__).resolve().parents[2].parent / "shared" / "data")
-
-    def find(name: str) -> str:
-        if not (root / name).exists():
-            pytest.skip(f"no {name} in {root}: set OPENJEPA_DATA to where it lies")
-        return str(root / name)
-
-    return find
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
