@@ -282,10 +282,10 @@ def _published(
     grid: tuple[int, int], batch: int, clock: Clock, num: int, scale: Range, aspect: Range, context_scale: Range
 ) -> Masks:
     """The published distribution, faults included; see `multiblock`."""
+    _check_published(grid, scale, aspect, context_scale)
     u = torch.rand(2, generator=clock.generator("masks/size"), dtype=torch.float64)
     size = published_size(grid, between(u[0], scale), between(u[0], aspect))
     block = published_size(grid, between(u[1], context_scale), torch.ones((), dtype=torch.float64))
-    _check_published(grid, size, block)
     room = torch.tensor(grid) - size  # the last place is never drawn, as published
     corner = corners(room, clock.uniform("masks/target/0", batch, num, 2))  # (B, M, 2)
 
@@ -337,10 +337,19 @@ def _check(grid: tuple[int, int], batch: int, num: int, target: Range, aspect: R
         raise ValueError(f"target aspect must be (low, high) with 0 < low <= high, got {aspect}.")
 
 
-def _check_published(grid: tuple[int, int], size: Tensor, block: Tensor) -> None:
-    for name, shape in (("target", size), ("context", block)):
-        if int(shape.min()) < 1 or int(shape.prod()) <= PUBLISHED_MIN_KEEP:
+@lru_cache(maxsize=256)
+def _check_published(grid: tuple[int, int], scale: Range, aspect: Range, context_scale: Range) -> None:
+    """Refuse settings under which the published code would look for a block of 11 cells without end."""
+    u = torch.linspace(0, 1, 1025, dtype=torch.float64)
+    sizes = {
+        "target": published_size(grid, between(u, scale), between(u, aspect)),
+        "context": published_size(grid, between(u, context_scale), torch.ones_like(u)),
+    }
+    for name, size in sizes.items():
+        smallest = size[size.prod(-1).argmin()].tolist()
+        if smallest[0] * smallest[1] <= PUBLISHED_MIN_KEEP:
             raise ValueError(
-                f"paper_exact needs {name} blocks of more than {PUBLISHED_MIN_KEEP} cells, got {shape.tolist()} on a "
-                f"grid of {grid[0]} x {grid[1]}. Take a finer grid or larger blocks, or leave paper_exact off."
+                f"paper_exact needs {name} blocks of more than {PUBLISHED_MIN_KEEP} cells, got down to {smallest[0]} x "
+                f"{smallest[1]} on {grid[0]} x {grid[1]} cells. Take a finer grid or larger blocks, or leave "
+                "paper_exact off."
             )

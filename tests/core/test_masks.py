@@ -304,6 +304,7 @@ def test_tube_repeats_a_picture_mask_over_time() -> None:
         (lambda: multiblock((16, 16), 4, clock=Clock(), target_scale=(1.0, 1.0)), "targets must leave context"),
         (lambda: multiblock((16, 16), 4, clock=Clock(), context_keep=0), "context_keep must be from 1"),
         (lambda: multiblock((16, 16), 4, clock=Clock(), context_keep=9, paper_exact=True), "must be None"),
+        (lambda: multiblock((8, 8), 4, clock=Clock(step=1), paper_exact=True), "down to 3 x 3"),
         (lambda: multiblock((6, 6), 4, clock=Clock(), paper_exact=True), "more than 10 cells"),
         (lambda: multiblock((1, 16), 4, clock=Clock(), paper_exact=True), "more than 10 cells"),
         (lambda: random_mask((4, 4), 4, clock=Clock(), ratio=1.0), "ratio must be"),
