@@ -103,13 +103,16 @@ def _blocks(z: Tensor, directions: Tensor, knots: int, limit: float, learn: bool
 def _sizes(views: int, samples: int, slices: int, device: torch.device) -> tuple[int, int]:
     """How many directions to project at once, and how many rows of samples to work on at once.
 
-    On the CPU 16k numbers per list and thread stay in the cache; torch uses a second thread from 32k on. On an
-    accelerator, and between processes (one reduction per block), a block is a whole chunk.
+    On one CPU thread 64k numbers per list are enough to hide the cost of an operation and few enough for the cache.
+    With more threads each operation ends in a barrier, which is slow when other processes hold a core (a data loader's
+    workers do), so blocks are larger and barriers fewer. On an accelerator, and between processes (one reduction per
+    block), a block is a whole chunk.
     """
     chunk = max(1, min(slices, (1 << 21) // (views * samples)))
     if device.type != "cpu" or dist.is_distributed():
         return chunk, chunk * views
-    numbers = 1 << 14 if torch.get_num_threads() == 1 else (1 << 15) * min(16, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    numbers = 1 << 16 if threads == 1 else (1 << 17) * min(4, threads)
     return chunk, max(1, min(chunk * views, numbers // samples))
 
 
