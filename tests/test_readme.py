@@ -23,7 +23,7 @@ TINY = (
     "batch_size=16 budget.steps=4 precision=fp32 device=cpu log.tensorboard=false log.look=4 probe.limit=64 "
     "method.encoder.name=convnet_tiny method.slices=32 method.projector_hidden=32 method.projector_out=8 "
     "method.global_views.size=16 method.local_views.size=8"
-).split()
+)
 
 
 def blocks(file: str, language: str) -> list[str]:
@@ -61,7 +61,7 @@ def test_readme_commands(pictures: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {w[0] for w in words if w} <= {"openjepa", "make", "pip"}
     for command in ours:
         if command[0] == "train" and "--help" not in command and "--resume" not in command:
-            tiny = TINY if "--config" not in command else ["budget.steps=2"]
+            tiny = TINY.split() if "--config" not in command else ["budget.steps=2"]
             command = [*command, *tiny]
         with pytest.raises(SystemExit) as stop:
             main(command)
@@ -83,7 +83,7 @@ def test_readme_targets_exist() -> None:
 def test_readme_python(pictures: Path) -> None:
     """The snippet itself, with a smaller run put in its place."""
     (snippet,) = blocks("README.md", "python")
-    small = f"overrides={TINY!r})"
+    small = f"overrides={TINY.split()!r})"
     assert 'out="runs/a")' in snippet
     here: dict[str, object] = {}
     exec(snippet.replace('out="runs/a")', f'out="runs/a", {small}'), here)

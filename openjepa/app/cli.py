@@ -21,16 +21,17 @@ DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 HELP = Annotated[bool, typer.Option("--help", "-h", help="Show this message and the settings, and stop.")]
 TINY = Annotated[bool, typer.Option("--tiny", help="Seconds instead of minutes: shows the course, not the numbers.")]
 RUN = Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
-SETTINGS = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)]
+SETTINGS = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings.", show_default=False)]
 
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "no_args_is_help": True}
 app = typer.Typer(
     name="openjepa",
     help="Joint-embedding predictive architectures: train them, see whether they are healthy, measure their worth.",
     context_settings={"help_option_names": ["--help", "-h"]},
+    add_completion=False,
     **PLAIN,
 )
-data_app = typer.Typer(help="Look at data before a run does.", **PLAIN)
+data_app = typer.Typer(help="Look at data before a run.", **PLAIN)
 app.add_typer(data_app, name="data")
 
 
@@ -39,7 +40,9 @@ def train(
     ctx: typer.Context,
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[METHOD|PRESET] [KEY=VALUE]...", show_default=False),
+        typer.Argument(
+            metavar="METHOD|PRESET|KEY=VALUE", help="A method or a preset, then settings.", show_default=False
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML file, such as runs/a/config.yaml.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
@@ -51,7 +54,10 @@ def train(
     debug: DEBUG = False,
     help_: HELP = False,
 ) -> None:
-    """Train a method on data: openjepa train lejepa data=photos/ out=runs/a optim.lr=3e-4"""
+    """Train a method or a preset on data.
+
+    openjepa train lejepa data=photos/ out=runs/a optim.lr=3e-4
+    """
     name, overrides = leading_name(what or [])
     if help_:
         from openjepa.app.fields import train_help
@@ -77,7 +83,10 @@ def probe(
     debug: DEBUG = False,
     help_: HELP = False,
 ) -> None:
-    """Measure frozen features on labelled pictures: openjepa probe runs/a data=labelled/"""
+    """Measure frozen features on labels.
+
+    openjepa probe runs/a data=labelled/ kinds=[linear,knn]
+    """
     asked(ctx, "probe", run, settings, json_, help_)
 
 
@@ -90,7 +99,10 @@ def embed(
     debug: DEBUG = False,
     help_: HELP = False,
 ) -> None:
-    """Write the features of pictures: openjepa embed runs/a data=photos/ out=z.parquet"""
+    """Write the features of pictures.
+
+    openjepa embed runs/a data=photos/ out=z.parquet
+    """
     asked(ctx, "embed", run, settings, json_, help_)
 
 
@@ -103,7 +115,10 @@ def look(
     debug: DEBUG = False,
     help_: HELP = False,
 ) -> None:
-    """Health verdict and HTML report of a run: openjepa look runs/a"""
+    """Verdict and report of a run.
+
+    openjepa look runs/a
+    """
     asked(ctx, "look", run, settings, json_, help_)
 
 
@@ -112,13 +127,16 @@ def compare(
     ctx: typer.Context,
     items: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN|pixels|init... [KEY=VALUE]...", show_default=False),
+        typer.Argument(metavar="RUN|pixels|init|KEY=VALUE", help="What to compare, then settings.", show_default=False),
     ] = None,
     json_: JSON = False,
     debug: DEBUG = False,
     help_: HELP = False,
 ) -> None:
-    """Runs, raw pixels and the untrained encoder in one table: openjepa compare runs/a pixels init data=labelled/"""
+    """Runs, raw pixels, no training: one table.
+
+    openjepa compare runs/a runs/b pixels init data=labelled/
+    """
     names = [item for item in items or [] if "=" not in item]
     settings = [item for item in items or [] if "=" in item]
     asked(ctx, "compare", names or None, settings, json_, help_)
@@ -135,7 +153,10 @@ def export(
     debug: DEBUG = False,
     help_: HELP = False,
 ) -> None:
-    """Weights for other programs: openjepa export runs/a --to hf/"""
+    """Weights for other programs.
+
+    openjepa export runs/a --to hf/
+    """
     given = [f"{key}={value}" for key, value in (("to", to), ("format", format_)) if value is not None]
     asked(ctx, "export", run, [*(settings or []), *given], json_, help_)
 
@@ -149,7 +170,10 @@ def demo(
     debug: DEBUG = False,
     help_: HELP = False,
 ) -> None:
-    """The whole of it in two minutes on two cores, on handwritten digits: openjepa demo"""
+    """The whole of it, in two minutes.
+
+    openjepa demo out=runs/demo
+    """
     given = [*(settings or []), *(["tiny=true"] if tiny else [])]
     asked(ctx, "demo", (), given, json_, help_)
 
@@ -161,7 +185,10 @@ def data_check(
     json_: JSON = False,
     debug: DEBUG = False,
 ) -> None:
-    """Say beforehand what a run would meet: openjepa data check photos/"""
+    """Say beforehand what a run would meet.
+
+    openjepa data check photos/
+    """
     from openjepa.app import verbs
 
     show("data check", verbs.data_check(path, overrides=settings or ()), json_)
@@ -173,7 +200,10 @@ def list_(
     json_: JSON = False,
     debug: DEBUG = False,
 ) -> None:
-    """What there is to choose from: openjepa list methods"""
+    """What there is to choose from.
+
+    openjepa list methods
+    """
     from openjepa.app.names import list_names
 
     show("list", list_names(kind), json_)
@@ -187,7 +217,10 @@ def info(
     json_: JSON = False,
     debug: DEBUG = False,
 ) -> None:
-    """What a run or checkpoint is, or what this machine is: openjepa info"""
+    """What a checkpoint or this machine is.
+
+    openjepa info runs/a
+    """
     from openjepa.app import verbs
 
     show("info", verbs.info(path), json_)

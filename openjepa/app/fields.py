@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,8 @@ Row = dict[str, str]  # name, type, default, help
 
 def collect() -> dict[str, Any]:
     """Everything that help shows, from the schema itself."""
+    from openjepa.app.exporting import FORMATS
     from openjepa.app.requests import REQUESTS
-    from openjepa.interop import FORMATS
     from openjepa.methods import METHODS
     from openjepa.nn import ENCODERS
     from openjepa.presets import PRESETS
@@ -31,9 +32,12 @@ def collect() -> dict[str, Any]:
     from openjepa.train.run import RunConfig
 
     return {
-        "train": describe(RunConfig, leave_out=("method",)),
-        "verbs": {name: describe(cls) for name, cls in REQUESTS.items()},
-        "methods": {name: describe(cls.Config, above="method.") for name, cls in METHODS.items()},
+        "train": describe(RunConfig),
+        "verbs": {name: describe(cls, depth=0) for name, cls in REQUESTS.items()},
+        "methods": {
+            name: {"what": first_line(sys.modules[cls.__module__].__doc__), **describe(cls.Config, "method.")}
+            for name, cls in METHODS.items()
+        },
         "presets": {name: first_line(make.__doc__) for name, make in PRESETS.items()},
         "encoders": sorted(ENCODERS),
         "probes": {name: first_line(probe.__doc__) for name, probe in PROBES.items()},
@@ -45,14 +49,14 @@ def first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
 
 
-def describe(cls: type[Config], *, above: str = "", leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A config class as plain data: what it is, and one row per setting with its dotted name."""
-    return {"about": " ".join((cls.__doc__ or "").split()), "fields": list(rows(cls, above, leave_out))}
+def describe(cls: type[Config], above: str = "", *, depth: int = 1) -> dict[str, Any]:
+    """A config class as plain data: what it is, and one row per setting with its dotted name, groups `depth` deep."""
+    return {"about": " ".join((cls.__doc__ or "").split()), "fields": list(rows(cls, above, depth))}
 
 
-def rows(cls: type[Config], above: str, leave_out: tuple[str, ...] = ()) -> Iterator[Row]:
+def rows(cls: type[Config], above: str, depth: int) -> Iterator[Row]:
     for name, field in cls.model_fields.items():
-        if name in leave_out or (name == "name" and above == "method."):
+        if above + name in ("method", "method.name"):
             continue
         group = config_class(field.annotation)
         default = "required" if field.is_required() else plain(field.default)
@@ -62,15 +66,17 @@ def rows(cls: type[Config], above: str, leave_out: tuple[str, ...] = ()) -> Iter
             "default": default if group is None or field.default is None else "",
             "help": field.description or (first_sentence(group.__doc__) if group else ""),
         }
-        if group is not None and above in ("", "method."):  # deeper groups are named, not spelt out
-            yield from changed(rows(group, f"{above}{name}."), field.default)
+        if group is not None and depth > 0:
+            yield from changed(rows(group, f"{above}{name}.", depth - 1), field.default)
 
 
 def changed(below: Iterator[Row], default: Any) -> Iterator[Row]:
     """The rows of a group with the defaults that it has in this place."""
+    from openjepa.config import Config
+
     for row in below:
         name = row["name"].rpartition(".")[2]
-        known = default is not None and name in type(default).model_fields
+        known = isinstance(default, Config) and name in type(default).model_fields
         yield {**row, "default": plain(getattr(default, name))} if known and row["default"] != "" else row
 
 
@@ -91,13 +97,18 @@ def first_sentence(text: str | None) -> str:
 def plain(value: Any) -> str:
     """A default as one would type it.
 
-    >>> plain((0.3, 1.0)), plain(None), plain(True)
-    ('[0.3, 1.0]', 'null', 'true')
+    >>> plain((3 / 4, 4 / 3)), plain(None), plain(True), plain("auto")
+    ('[0.75, 1.333]', 'null', 'true', 'auto')
     """
-    dump = getattr(value, "model_dump", None)
-    if dump is not None:
-        return ""
-    return json.dumps(list(value) if isinstance(value, tuple) else value) if not isinstance(value, str) else value
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(plain(v) for v in value)}]"
+    if value is None or isinstance(value, bool | int):
+        return json.dumps(value)
+    return ""  # a group: its settings follow
 
 
 def type_name(annotation: Any) -> str:
@@ -132,7 +143,7 @@ def train_help(name: str | None) -> str:
     """The settings of `openjepa train NAME`; without a name, what every run has."""
     known = read()
     method = known["methods"].get(name or "")
-    if name in known["presets"]:
+    if name is not None and name in known["presets"]:
         from openjepa.presets import preset
 
         chosen = preset(name)["method"]["name"]
@@ -142,10 +153,12 @@ def train_help(name: str | None) -> str:
         raise ValueError(f"train must name a method or a preset, got {name!r}. {nearest(name, both)}")
     parts = []
     if method:
-        parts.append(f"Settings of {name}\n\n{paragraph(method['about'])}\n\n{table(method['fields'])}")
+        parts.append(
+            f"{method['what']}\n\nSettings of {name}\n\n{paragraph(method['about'])}\n\n{table(method['fields'])}"
+        )
     parts.append(f"Settings of every run\n\n{table(known['train']['fields'])}")
     if not method:
-        names = "\n".join(f"  {k:12}  {first_sentence(v['about'])}" for k, v in known["methods"].items())
+        names = "\n".join(f"  {k:12}  {v['what']}" for k, v in known["methods"].items())
         parts.append(f"Methods (openjepa train METHOD --help lists the settings of one)\n\n{names}")
         parts.append("Presets\n\n" + "\n".join(f"  {k:20}  {v}" for k, v in known["presets"].items()))
     return "\n\n".join(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from openjepa.app.fields import first_sentence, read
+from openjepa.app.fields import read
 from openjepa.config import nearest
 
 SOURCES = {  # what DataConfig.path may be
@@ -28,7 +28,7 @@ def list_names(kind: str | None = None) -> dict[str, Any]:
     """
     known = read()
     kinds: dict[str, Any] = {
-        "methods": {name: first_sentence(about["about"]) for name, about in known["methods"].items()},
+        "methods": {name: about["what"] for name, about in known["methods"].items()},
         "presets": known["presets"],
         "encoders": dict.fromkeys([*known["encoders"], "timm/NAME", "hf/NAME", "py:package.module:factory"], ""),
         "sources": SOURCES,

@@ -15,9 +15,12 @@ from openjepa.data import Source, evaluation, open_source
 from openjepa.data.config import DataConfig
 from openjepa.data.opening import kind_of
 from openjepa.interop import load
+from openjepa.nn import EncoderConfig
+from openjepa.probe import baselines
 from openjepa.probe.features import Encodes, Labelled
 from openjepa.probe.result import hold_out
 
+SETTLE = 1024  # pictures that the batch norms of an untrained encoder see
 HELD_OUT = 0.2  # share of a labelled source that is measured on when it has no test split of its own
 SPLITS = ("digits", "hub", "npy", "idx", "folder")  # kinds of source that can hold a train and a test split
 
@@ -53,21 +56,26 @@ def preprocess_of(saved: Any) -> Preprocess:
 
 
 def untrained(run: Run, device: torch.device) -> Subject:
-    """The encoder of a run as it was before the first step: the same seed, the same networks."""
-    from openjepa.methods import METHODS
+    """The encoder of a run without its training: the same network from the same seed.
 
-    preprocess = of_run(run, "auto", torch.device("cpu")).preprocess
+    Batch norms take their statistics from the pictures that the run was trained on, without which an untrained network
+    would look worse than it is.
+    """
     config = run.config
-    make: Any = METHODS[config.method.name]  # type: ignore[attr-defined]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        method = make(config.method, size=preprocess.size, channels=preprocess.channels)
-    return Subject("init", method.encoder.to(device).eval(), preprocess)
+    preprocess = of_run(run, "auto", torch.device("cpu")).preprocess
+    source = prepared(config.data, preprocess)
+    rows = torch.arange(len(source))[:SETTLE]
+    encoder: EncoderConfig = config.method.encoder  # type: ignore[attr-defined]
+    made = baselines.untrained(
+        encoder, size=preprocess.size, channels=preprocess.channels, seed=config.seed,
+        batches=Batches(source, rows, 256, device)(), device=device,
+    )  # fmt: skip
+    return Subject("init", made, preprocess)
 
 
 def pixels(preprocess: Preprocess) -> Subject:
     """Raw pixels, as the encoder gets them."""
-    return Subject("pixels", lambda x: x.flatten(1), preprocess, plain=True)
+    return Subject("pixels", baselines.pixels(), preprocess, plain=True)
 
 
 def subject(item: str | Path | Run, first: Run | None, weights: str, device: torch.device) -> Subject:
@@ -92,13 +100,26 @@ class Sides:
         self, s: Subject, layers: tuple[int, ...] | None, pooling: str, batch_size: int, device: torch.device
     ) -> tuple[Labelled, Labelled]:
         """Both sides as `s` sees them."""
-        sides = []
-        for cfg, rows in ((self.train, self.train_rows), (self.test, self.test_rows)):
-            source = prepared(cfg, s.preprocess)
-            batches = Batches(source, rows, batch_size, device)
-            choice = (None, "mean") if s.plain else (layers, pooling)
-            sides.append(Labelled(s.encoder, batches, layers=choice[0], pooling=choice[1], device=device))
-        return sides[0], sides[1]
+        choice = (None, "mean") if s.plain else (layers, pooling)
+        learn, measure = (
+            Labelled(
+                s.encoder, Batches(prepared(cfg, s.preprocess), rows, batch_size, device), layers=choice[0],
+                pooling=choice[1], device=device,
+            )
+            for cfg, rows in ((self.train, self.train_rows), (self.test, self.test_rows))
+        )  # fmt: skip
+        return learn, measure
+
+    def some(self, preprocess: Preprocess, limit: int, seed: int, device: torch.device) -> tuple[Batches, Batches]:
+        """At most `limit` pictures of both sides together, four fifths of them to learn from."""
+        learn, measure = (
+            Batches(source, seeded(len(source) if rows is None else rows, count, seed), 256, device)
+            for source, rows, count in (
+                (prepared(self.train, preprocess), self.train_rows, limit - limit // 5),
+                (prepared(self.test, preprocess), self.test_rows, limit // 5),
+            )
+        )
+        return learn, measure
 
     def about(self) -> dict[str, Any]:
         how = "a fifth of the same pictures, held out" if self.train_rows is not None else describe(self.test)
@@ -164,8 +185,15 @@ def with_split(data: DataConfig) -> tuple[DataConfig, DataConfig | None]:
     return train, test
 
 
+def seeded(rows: int | Tensor, count: int, seed: int) -> Tensor:
+    """Up to `count` of `rows` (a number of them, or the rows themselves), drawn with `seed`, in order."""
+    rows = torch.arange(rows) if isinstance(rows, int) else rows
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count]
+    return rows[order].sort().values
+
+
 def sample(source: Source, count: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A seeded draw of up to `count` pictures (n, C, H, W), normalised, and their labels (n,)."""
+    """A seeded draw of up to `count` pictures (n, C, H, W), normalised, and their labels (n,); in a random order."""
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))[:count]
     parts = list(evaluation(source, indices=order.numpy(), device=device))
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])

@@ -63,7 +63,7 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def listing(result: Mapping[str, Mapping[str, str]]) -> str:
     parts = []
     for kind, names in result.items():
-        width = max(len(n) for n in names)
+        width = max((len(n) for n in names), default=0)
         lines = [f"  {n.ljust(width)}  {about}".rstrip() for n, about in names.items()]
         parts.append("\n".join([kind, *lines]))
     return "\n\n".join(parts)

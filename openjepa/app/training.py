@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from openjepa.app.runs import Run
-from openjepa.app.subjects import sample
+from openjepa.app.subjects import Preprocess, labelled, sample
 from openjepa.data import Source, open_source
 from openjepa.methods import METHODS, Method
+from openjepa.probe import OnlineProbe
 from openjepa.probe.health import Monitor
-from openjepa.probe.online import OnlineProbe
 from openjepa.train import Observer, execute
 from openjepa.train.launch import resolve_device
 from openjepa.train.run import RunConfig
@@ -49,15 +49,26 @@ def observers(run: RunConfig, method: Method, source: Source) -> list[Observer]:
     """The health monitor on the training pictures; the online probe where there are labels. Labels only report."""
     device = resolve_device(run.device)
     found: list[Observer] = []
-    pictures, labels = sample(source, min(HEALTH, run.probe.limit), run.seed, device)
-    if len(pictures) >= FEWEST:
+    if len(source) >= FEWEST:
+        pictures, labels = sample(source, min(HEALTH, run.probe.limit), run.seed, device)
         found.append(Monitor(pictures, labels if bool((labels >= 0).any()) else None))
-    if run.probe.online:
-        labelled = source if run.probe.data is None else open_source(run.probe.data, seed=run.seed)
-        if labelled.labels is not None and len(labelled) >= FEWEST:
-            pictures, labels = sample(labelled, run.probe.limit, run.seed + 1, device)
-            found.append(OnlineProbe(pictures, labels))
+    if run.probe.online and (run.probe.data is not None or has_classes(source)):
+        found.append(online(run, source, device))
     return found
+
+
+def has_classes(source: Source) -> bool:
+    """Whether there are enough labels, of two classes at least, for a probe to say anything."""
+    known = source.labels[source.labels >= 0] if source.labels is not None else ()
+    return len(known) >= FEWEST and len(set(known)) > 1
+
+
+def online(run: RunConfig, source: Source, device: torch.device) -> OnlineProbe:
+    """The probe on labelled pictures: four fifths of `probe.limit` to learn from, the rest to be measured on."""
+    preprocess = Preprocess(source.size, source.channels, source.mean, source.std)
+    sides = labelled(run.probe.data or run.data, None, preprocess, run.seed)
+    learn, measure = sides.some(preprocess, run.probe.limit, run.seed, device)
+    return OnlineProbe(learn, measure)
 
 
 def write_health(run: Run) -> Path:

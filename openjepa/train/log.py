@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from openjepa.train.run import RunConfig
 
 Row = dict[str, Any]
 PATIENCE = 5.0  # seconds between plain lines
+FEW = 4  # an observer that returns more numbers than this writes for the report, not for the line
 
 
 class Sink(Protocol):
@@ -210,7 +212,9 @@ def sentence(row: Row, seconds_left: float | None) -> str:
     """
     total = f"/{round(row['step'] / row['progress'])}" if row["progress"] else ""
     terms = [k for k in row if k.startswith("terms/")]
-    shown = ["loss", *(terms if len(terms) > 1 else []), *(k for k in row if "/" in k and k not in terms)]
+    groups = Counter(k.partition("/")[0] for k in row)
+    found = [k for k in row if "/" in k and k not in terms and groups[k.partition("/")[0]] <= FEW]
+    shown = ["loss", *(terms if len(terms) > 1 else []), *found]
     words = [f"{k.removeprefix('terms/')} {row[k]:.4g}" for k in shown if isinstance(row.get(k), int | float)]
     words.append(f"{row['images_per_s']:.0f} images/s")
     if seconds_left is not None:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -50,17 +49,14 @@ def test_help_needs_nothing_heavy(verb: list[str]) -> None:
 
 
 def test_help_is_quick() -> None:
-    """Under half a second; the best of a few tries, because the machine may be busy with other things."""
-    times = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "openjepa", "train", "--help"], capture_output=True, timeout=60, check=True
-        )
-        times.append(time.perf_counter() - begin)
-        if times[-1] < 0.5:
-            return
-    pytest.fail(f"openjepa train --help took {min(times):.2f} s at best")
+    """Under half a second of processor time: on a machine that does nothing else this is the time one waits."""
+    spent = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "openjepa", "train", "lejepa", "--help"], capture_output=True, check=True)
+        after = os.times()
+        spent.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(spent) < 0.5
 
 
 def test_help_of_a_method_lists_its_settings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ def test_every_field_of_a_run_is_shown_with_its_default() -> None:
     assert set(RunConfig.model_fields) - {"method"} <= rows.keys()
     assert rows["optim.lr"]["default"] == str(RunConfig.model_fields["optim"].default.lr)
     assert rows["data.path"]["default"] == "required"
-    assert rows["budget.epochs"]["default"] == "100.0"
+    assert rows["budget.epochs"]["default"] == "100"
 
 
 def test_defaults_in_place_are_shown() -> None:
