@@ -13,6 +13,7 @@ from openjepa.config import Config, View
 from openjepa.core.compare import smooth_l1, whiten_tokens
 from openjepa.core.masks import Masks, multiblock
 from openjepa.core.schedule import linear
+from openjepa.core.spread import sigreg
 from openjepa.core.teach import ema_
 from openjepa.core.tokens import take
 from openjepa.core.types import Clock, Pictures, Seen, Terms
@@ -39,12 +40,11 @@ class IJEPAConfig(Config):
     target_scale: tuple[float, float] = (0.15, 0.2)
     target_aspect: tuple[float, float] = (0.75, 1.5)
     context_scale: tuple[float, float] = (0.85, 1.0)
-    context_keep: int | None = Field(
-        None, ge=1, description="tokens per picture; by default what the masks leave"
-    )
+    context_keep: int | None = Field(None, ge=1, description="tokens per picture; by default what the masks leave")
     paper_exact: bool = Field(False, description="the published mask sampler, with its biases")
     ema: tuple[float, float] = (0.996, 1.0)
     target_layers: int = Field(1, ge=1)
+    sigreg: float = Field(0.0, ge=0, description="weight of SIGReg on the pooled context; 0 as published")
     crop: View = View(scale=(0.3, 1.0))
 
     @property
@@ -60,7 +60,7 @@ class IJEPA(Method):
 
     def __init__(self, cfg: IJEPAConfig, *, size: int, channels: int = 3, encoder: nn.Module | None = None) -> None:
         super().__init__()
-        self.cfg, self.weights = cfg, {"predict": 1.0}
+        self.cfg, self.weights = cfg, {"predict": 1.0} | ({"sigreg": cfg.sigreg} if cfg.sigreg else {})
         self.encoder = (
             build_encoder(cfg.encoder, size=size, channels=channels)
             if encoder is None
@@ -86,10 +86,15 @@ class IJEPA(Method):
         z = self.encoder(images, keep=masks.context)[:, self.encoder.prefix :]  # (B, K, D)
         prediction = self.predictor(z, masks.context, masks.targets)  # (B, M, Kt, D)
 
+        terms = {"predict": smooth_l1(prediction, target)}
+        if self.cfg.sigreg:  # off in the published recipe
+            pooled = z.mean(1).unflatten(0, (-1, self.cfg.contexts)).transpose(0, 1)  # (V, B, D), a view per context
+            terms["sigreg"] = sigreg(pooled, directions=512, generator=clock.generator("sigreg"))
+
         seen = {"z": z, "prediction": prediction, "target": target}
         seen = {name: x.detach() for name, x in seen.items()}
         seen |= {"context_index": masks.context, "target_index": masks.targets}
-        return {"predict": smooth_l1(prediction, target)}, seen
+        return terms, seen
 
     def masks(self, images: Tensor, clock: Clock) -> Masks:
         c, side = self.cfg, self.encoder.patch

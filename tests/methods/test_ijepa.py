@@ -72,3 +72,25 @@ def test_without_a_teacher_that_lags_and_without_norm_it_collapses() -> None:
 def test_picture_size_is_free_as_long_as_patches_fit() -> None:
     method = make("ijepa")
     assert method.encode(torch.randn(2, 3, SIZE * 2, SIZE * 2)).shape == (2, 64, 32)
+
+
+def test_several_contexts_share_one_pass_of_the_teacher() -> None:
+    method = make("ijepa", contexts=3).eval()
+    calls = []
+    method.teacher.register_forward_pre_hook(lambda *_: calls.append(1))
+    kept = method.teacher.layers
+    method.teacher.layers = lambda x, i: (calls.append(len(x)), kept(x, i))[1]  # type: ignore[method-assign,assignment]
+    _, seen = method.losses(pictures(method), Clock(0, 10))
+    assert calls == [12]
+    assert len(seen["context_index"]) == 36 and seen["prediction"].shape[0] == 36
+    one = method.targets(pictures(method).views[0][0])
+    from openjepa.core.tokens import take
+
+    assert torch.allclose(seen["target"], take(one.repeat_interleave(3, 0), seen["target_index"]))
+
+
+def test_sigreg_is_off_as_published_and_one_more_term_on_request() -> None:
+    assert make("ijepa").weights == {"predict": 1.0}
+    method = make("ijepa", sigreg=0.02, contexts=2)
+    terms, _ = method.losses(pictures(method), Clock(0, 10))
+    assert terms.keys() == method.weights.keys() == {"predict", "sigreg"}
