@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from openjepa.app.charts import Axis, Series, chart, short, spark
+from openjepa.probe.symptoms import with_start
 from openjepa.probe.verdict import Verdict
 
 Rows = Sequence[Mapping[str, float]]
@@ -175,7 +176,8 @@ HEALTH = (
 
 def health(history: Rows) -> str:
     """Everything the observer measured, in small charts with a sentence each."""
-    out = [_plot(history, p.keys, p.title, p.axis, p.note, dots=True) for p in HEALTH]
+    looks = with_start([row for row in history if "health/spread" in row])
+    out = [_plot(looks, p.keys, p.title, p.axis, p.note, dots=True) for p in HEALTH]
     if not any(out):
         return section("Health", missing("This run was not looked at.", "openjepa train ... log.look=100"))
     lead = "Measured on the same pictures at every look, without augmentation. The first point is the random start."
@@ -184,7 +186,7 @@ def health(history: Rows) -> str:
 
 def spectrum(history: Rows, *, lines: int = 5) -> str:
     """Eigenvalues of the features' covariance at several steps, both axes logarithmic."""
-    looks = [row for row in history if any(key.startswith("spectrum/") for key in row)]
+    looks = with_start([row for row in history if "spectrum/1" in row])
     if not looks:
         return ""
     picked = sorted({round(i * (len(looks) - 1) / max(1, lines - 1)) for i in range(lines)})

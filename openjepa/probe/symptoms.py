@@ -32,14 +32,16 @@ class Limit(NamedTuple):
 
 LIMITS: dict[str, Limit] = {
     "looks": Limit(4, "with fewer looks than this only a loss that is not a number says anything"),
-    "input": Limit(0.05, "spread of the pictures themselves, which no encoder can make up for"),
-    "collapsed": Limit(0.15, "spread against the random start; healthy runs stay above 0.4, and most rise above 1"),
+    "input": Limit(0.02, "standard deviation of normalised pictures; about 1 by construction, 0 when all are alike"),
+    "noise": Limit(0.1, "correlation of neighbouring pixels; above 0.4 in pictures of things, 0 in noise"),
+    "collapsed": Limit(0.25, "spread against the random start; healthy runs stay above 0.3, and most rise above 1"),
     "collapsing": Limit(0.5, "spread against the random start, while it is still falling"),
     "no_spread": Limit(1e-3, "spread at which float16 features of different pictures are the same numbers"),
     "projected": Limit(0.1, "standard deviation of projected features, which SIGReg draws to 1"),
     "projecting": Limit(0.4, "the same, while it is still falling"),
     "falling": Limit(0.98, "a look against the one before: below this it still falls"),
     "rank": Limit(0.45, "rank above the noise floor against the start; healthy runs stay above 0.7"),
+    "projected_rank": Limit(2.0, "rank of the projected features: one direction; healthy runs stay above 5"),
     "weights": Limit(1.5, "size of the weights against the start; a few hundred healthy steps change it by 5 %"),
     "step": Limit(0.1, "learning rate over size of the weights: AdamW then rewrites a weight in ten steps"),
     "weights_alone": Limit(8.0, "the same without knowing the rate: more than long healthy training does"),
@@ -166,12 +168,15 @@ def collapsing(f: Facts) -> Finding | None:
 
 
 def few_directions(f: Facts) -> Finding | None:
-    if not f.change("health/rank") < _limit("rank"):
+    projected = f.low("health/projected_rank") < _limit("projected_rank")
+    if not projected and not f.change("health/rank") < _limit("rank"):
         return None
     evidence = [
         f"The features use {f.now('health/rank'):.1f} directions, {f.start('health/rank'):.1f} at the random start.",
         f"Their spread is {f.now('health/spread'):.2f}, so this is not a collapse to a point.",
     ]
+    if projected:
+        evidence.append(f"The projected features use {f.now('health/projected_rank'):.1f}.")
     top = f.now("health/top_share")
     return [*evidence, f"The first direction carries {top:.0%} of the variance."], _against_few(f)
 
@@ -188,6 +193,17 @@ def at_the_border(f: Facts) -> Finding | None:
         "Look at the pictures: a frame, a time stamp or a watermark says which picture it is. Crop it away.",
         "Draw smaller crops (`method.global_views.scale` or `method.crop.scale`): the border is then rarely in view.",
     ]
+
+
+def from_noise(f: Facts) -> Finding | None:
+    correlation = f.low("health/input_correlation")
+    if not correlation < _limit("noise"):
+        return None
+    evidence = [
+        f"Neighbouring pixels hardly go together (correlation {correlation:.2f}): the pictures are noise.",
+        "A crop of noise can be told from other noise, so the loss falls, and nothing is learnt.",
+    ]
+    return evidence, ["Look at the pictures with `openjepa data check`: their content does not reach the model."]
 
 
 SLOWER = [
@@ -209,8 +225,8 @@ def _projected(f: Facts, meaning: str) -> str:
 def _supporting(f: Facts) -> list[str]:
     """What else the rows say about a collapse."""
     out = []
-    if f.now("health/input_spread") < _limit("input"):
-        out.append(f"The pictures themselves hardly differ (spread {f.now('health/input_spread'):.2g}).")
+    if f.now("health/input_std") < _limit("input"):
+        out.append(f"The pictures themselves hardly differ (standard deviation {f.now('health/input_std'):.2g}).")
     losses = f.losses()
     if len(losses) > 5 and 0 < losses[-1] < 0.5 * losses[0]:
         out.append(f"The loss fell by {1 - losses[-1] / losses[0]:.0%} all the same: a constant is easy to predict.")
@@ -220,7 +236,7 @@ def _supporting(f: Facts) -> list[str]:
 
 
 def _against_collapse(f: Facts) -> list[str]:
-    if f.now("health/input_spread") < _limit("input"):
+    if f.now("health/input_std") < _limit("input"):
         return ["Check the data with `openjepa data check`: the pictures are all alike."]
     if "health/sigreg" in f.last:
         return ["Raise `method.lam`: SIGReg is what keeps the features apart.", "Lower `optim.lr` to a third."]
@@ -246,6 +262,7 @@ RULES: tuple[tuple[Name, Rule], ...] = (  # the gravest first
     ("collapsed", collapsed),
     ("collapsing", collapsing),
     ("learning shortcuts", at_the_border),
+    ("learning shortcuts", from_noise),
     ("dimensionally collapsed", few_directions),
     ("diverging", rising),
 )
