@@ -81,7 +81,7 @@ def saturation_matrix(factor: Tensor) -> Tensor:
 def hue_matrix(turn: Tensor) -> Tensor:
     """(n, 3, 3): colours turned about the grey axis of RGB by `turn` (1 is a full circle).
 
-    Moves the hue of the HSV cone by `turn`, to within 0.004 of a circle, and exactly at thirds of a circle. In place of
+    Moves the hue of the HSV cone by `turn`, to within 0.007 of a circle, and exactly at thirds of a circle. In place of
     HSV value and saturation it keeps R + G + B and the distance from grey, which makes it linear: no branch per pixel.
 
     >>> red = torch.tensor([1.0, 0.0, 0.0]); (hue_matrix(torch.tensor([1 / 3])) @ red).round().abs()

@@ -79,7 +79,7 @@ def read_header(file: str | Path | bytes) -> Header:
         with _open(file) as image:
             _check_size(image)
             width, height = image.size
-            # Pillow decodes a whole PNG to look for EXIF data behind the pixels: only what stands before them counts here
+            # Pillow decodes a whole PNG to find EXIF data behind its pixels: here only what stands before them counts
             known = image.format != "PNG" or "exif" in image.info
             if known and image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS:
                 width, height = height, width

@@ -22,7 +22,7 @@ from openjepa.data.source import Source
 log = logging.getLogger("openjepa.data")
 
 CHUNK = 16  # pictures that a worker hands over at a time
-BATCHED_SIDE = 64  # on a CPU, pictures up to this side are cropped as one batch, larger ones each by itself
+BATCHED_SIDE = 48  # on a CPU, pictures up to this side are cropped as one batch, larger ones each by itself
 _MOST_TRIES = 100
 _MOST_WORKERS = 16
 

@@ -16,6 +16,8 @@ from openjepa.data.source import Source
 
 from .conftest import encoded, fill, photo
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # fewer cores than workers
+
 VIEWS = (
     View(count=2, scale=(0.3, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2, blur=0.3, solarize=0.2),
     View(count=3, size=16, scale=(0.1, 0.4), filter="bilinear"),
@@ -120,10 +122,7 @@ def test_a_set_smaller_than_a_batch_is_repeated_and_said(caplog):
     with caplog.at_level(logging.WARNING):
         (first, second) = take(s, 2, batch_size=16)
     assert "fewer than a batch" in caplog.text
-    assert np.bincount(first.index.numpy()).tolist() in (
-        [3, 3, 3, 3, 4],
-        *np.roll([3, 3, 3, 3, 4], 1)[None].tolist(),
-    ) or (sorted(np.bincount(first.index.numpy())) == [3, 3, 3, 3, 4])
+    assert sorted(np.bincount(first.index.numpy()).tolist()) == [3, 3, 3, 3, 4]
     assert not torch.equal(first.views[0], second.views[0])
     assert same(take(s, 4, batch_size=16)[2:], take(s, 2, start=2, batch_size=16))
 
@@ -136,6 +135,7 @@ def test_workers_change_nothing(tmp_path):
     assert same(alone[3:], take(s, 3, start=3, batch_size=20, workers=3))
 
 
+@pytest.mark.slow
 def test_spawned_workers(tmp_path, monkeypatch):
     fill(tmp_path, 10, (40, 50))
     s = source(tmp_path, cache=False, size=24)

@@ -1,0 +1,24 @@
+"""The Python of the guide runs, and its table of sources is complete."""
+
+import re
+from pathlib import Path
+
+from openjepa.data import SOURCES
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "data.md"
+
+
+def test_the_python_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
+    scope: dict = {}
+    exec(code, scope)
+    assert scope["batch"].views[0].shape == (2, 64, 3, 32, 32) and scope["batch"].views[1].shape == (4, 64, 3, 16, 16)
+    assert scope["images"].shape[1:] == (3, 32, 32)
+
+
+def test_every_source_is_in_the_guide():
+    words = {"folder": "a folder", "list": "list.txt", "npy": "a.npy", "idx": "idx3", "parquet": "Parquet", "hub": "hf://",
+             "shards": ".tar", "digits": "digits", "shapes": "shapes"}  # fmt: skip
+    assert words.keys() == SOURCES.keys()
+    text = GUIDE.read_text(encoding="utf-8")
+    assert all(word in text for word in words.values())
