@@ -10,6 +10,8 @@ exactly the gradient that one process would have found on the joined batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,12 +30,38 @@ def is_distributed() -> bool:
 
 def rank() -> int:
     """The number of this process, 0 when alone."""
-    return td.get_rank() if td.is_available() and td.is_initialized() else 0
+    return td.get_rank() if _grouped() else 0
 
 
 def world_size() -> int:
     """How many processes take part, 1 when alone."""
-    return td.get_world_size() if td.is_available() and td.is_initialized() else 1
+    return td.get_world_size() if _grouped() else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process counts as the only one, and every reduction is the identity.
+
+    For what one process does while the others go on, such as an observer on rank 0: a reduction there would wait for
+    them for ever. Gradients must not be taken through what is computed inside.
+
+    >>> with alone():
+    ...     world_size()
+    1
+    """
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
+_alone = False
+
+
+def _grouped() -> bool:
+    return not _alone and td.is_available() and td.is_initialized()
 
 
 def all_sum(x: Tensor) -> Tensor:

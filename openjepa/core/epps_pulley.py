@@ -112,7 +112,7 @@ def _sizes(views: int, samples: int, slices: int, device: torch.device) -> tuple
     if device.type != "cpu" or dist.is_distributed():
         return chunk, chunk * views
     threads = torch.get_num_threads()
-    numbers = 1 << 16 if threads == 1 else (1 << 17) * min(4, threads)
+    numbers = (1 << 16) * min(4, threads)
     return chunk, max(1, min(chunk * views, numbers // samples))
 
 

@@ -62,6 +62,10 @@ def work(rank: int, rendezvous: str, results) -> None:
         value, grad = value_and_gradient(mine, name)
         torch.distributed.all_reduce(grad)  # what DDP does: average over ranks
         found[name] = (value, grad / WORLD)
+    if rank == 0:  # with a reduction inside, this would hang
+        with dist.alone():
+            found["alone"] = (sigreg(views(mine, joined()[1]), directions=unit), torch.tensor(dist.world_size()))
+    assert dist.world_size() == WORLD
     before = mine.clone()
     dist.all_sum(mine)
     untouched = torch.equal(mine, before)
@@ -90,3 +94,9 @@ def test_two_processes_equal_one(two_processes, name):
 
 def test_reductions_leave_their_argument_alone(two_processes):
     assert all(two_processes[rank]["untouched"] for rank in range(WORLD))
+
+
+def test_one_process_can_measure_its_own_rows_while_the_other_goes_on(two_processes):
+    x, weight, unit = joined()
+    value, world = two_processes[0]["alone"]
+    assert world == 1 and value == pytest.approx(sigreg(views(x[:ROWS], weight), directions=unit).item(), rel=1e-5)
