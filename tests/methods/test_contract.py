@@ -12,7 +12,8 @@ from openjepa.methods import METHODS, Method, total
 
 SIZE, BATCH = 16, 12
 TINY = {
-    "ijepa": {"encoder": {"name": "vit_nano/4", "width": 32, "depth": 2, "heads": 2, "pos": "rope"}, "predictor_width": 32,
+    "ijepa": {"encoder": {"name": "vit_nano/4", "width": 32, "depth": 2, "heads": 2, "pos": "rope"},
+              "predictor_width": 32,
               "predictor_depth": 1, "ema": (0.9, 0.95)},
     "lejepa": {"encoder": {"name": "vit_nano/4", "width": 32, "depth": 2, "heads": 2}, "projector_hidden": 64,
                "projector_out": 16, "slices": 64, "lam": 0.1, "global_views": {"count": 2},
