@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from openjepa.train.whole import execute
     from openjepa.train.failure import RunFailed
     from openjepa.train.loop import Observer, fit
+    from openjepa.train.whole import execute
 
 _HOMES = {"execute": "whole", "RunFailed": "failure", "Observer": "loop", "fit": "loop"}
 
