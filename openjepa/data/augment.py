@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -38,18 +39,16 @@ def augment(crops: Tensor, view: View, u: Tensor, mean: Sequence[float], std: Se
     tensor([2.])
     """
     crops = crops.to(torch.float32)
-    centre = torch.tensor(mean, device=crops.device)
-    width = torch.tensor(std, device=crops.device)
     if _colourful(view, crops.shape[1]):
-        crops = _jittered(crops, view, u, centre, width)
+        crops = _jittered(crops, view, u, tuple(mean), tuple(std))
     else:
         crops = normalise(crops, mean, std)
     if view.blur > 0:
         sigma = (BLUR_SIGMA[0] + (BLUR_SIGMA[1] - BLUR_SIGMA[0]) * u[:, 7]) * (crops.shape[-1] / 224)
         crops = _on_some(crops, u[:, 6] < view.blur, lambda x, some: blur(x, sigma[some]))
     if view.solarize > 0:
-        mirror = ((1 - 2 * centre) / width)[:, None, None]
-        threshold = ((128 / 255 - centre) / width)[:, None, None]
+        mirror = _column([(1 - 2 * m) / s for m, s in zip(mean, std, strict=True)], crops.device)
+        threshold = _column([(128 / 255 - m) / s for m, s in zip(mean, std, strict=True)], crops.device)
         crops = _on_some(crops, u[:, 8] < view.solarize, lambda x, _: torch.where(x >= threshold - 1e-6, mirror - x, x))
     return crops
 
@@ -61,8 +60,8 @@ def normalise(pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
     """
     frames = pictures.shape[-3] // len(mean)
     mean, std = [*mean] * frames, [*std] * frames
-    scale = torch.tensor([1 / (255 * s) for s in std], device=pictures.device)[:, None, None]
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pictures.device)[:, None, None]
+    scale = _column([1 / (255 * s) for s in std], pictures.device)
+    shift = _column([-m / s for m, s in zip(mean, std, strict=True)], pictures.device)
     return torch.addcmul(shift, pictures.to(torch.float32), scale)
 
 
@@ -100,7 +99,7 @@ def colour_matrix(view: View, u: Tensor) -> tuple[Tensor, Tensor]:
     The result is matrix @ x + share * mean over the crop of luma(x): the second part is the contrast, which pulls
     towards the mean luma of the (brightened) crop.
     """
-    strengths = torch.tensor(view.jitter, device=u.device)
+    strengths = _column(view.jitter, u.device)[:, 0, 0]
     on = (u[:, :1] < view.jitter_p).to(u.dtype)
     move = on * strengths * (2 * u[:, 1:5] - 1)  # (n, 4), zero where the jitter is not drawn
     factor = (1 + move[:, :3]).clamp_min(0)
@@ -136,7 +135,7 @@ def blur(pictures: Tensor, sigma: Tensor) -> Tensor:
     return planes.view(n, channels, height, width)
 
 
-def _jittered(crops: Tensor, view: View, u: Tensor, centre: Tensor, width: Tensor) -> Tensor:
+def _jittered(crops: Tensor, view: View, u: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     n, channels, height, wide = crops.shape
     if channels not in (1, 3):
         raise ValueError(f"colour steps need pictures of 1 or 3 channels, got {channels}. Set jitter and grey to 0.")
@@ -147,16 +146,15 @@ def _jittered(crops: Tensor, view: View, u: Tensor, centre: Tensor, width: Tenso
         plain = view.model_copy(update={"jitter": (*view.jitter[:2], 0.0, 0.0), "grey": 0.0})
         matrix, share = colour_matrix(plain, u)
         matrix, luma = matrix[:, :1, :1], torch.ones(1, device=crops.device)
-    scale = 1 / (255 * width)
-    offset = (-centre / width).expand(n, channels)
+    scale = _column([1 / (255 * s) for s in std], crops.device)[:, :, 0]  # (C, 1)
+    offset = _column([-m / s for m, s in zip(mean, std, strict=True)], crops.device)[:, 0, 0].expand(n, channels)
     if view.jitter[1] > 0:
-        mean = crops.mean((2, 3)) @ luma  # (n,)
-        offset = offset + (share * mean)[:, None] * scale
+        level = crops.mean((2, 3)) @ luma  # (n,)
+        offset = offset + (share * level)[:, None] * scale[:, 0]
     pixels = crops.reshape(n, channels, height * wide)
-    pixels = torch.baddbmm(offset[:, :, None], scale[:, None] * matrix, pixels).view(crops.shape)
+    pixels = torch.baddbmm(offset[:, :, None], scale * matrix, pixels).view(crops.shape)
     for c in range(channels):  # clamp to 0..1, where zero and one have become -mean / std and (1 - mean) / std
-        low, high = float(-centre[c] / width[c]), float((1 - centre[c]) / width[c])
-        pixels[:, c].clamp_(low, high)
+        pixels[:, c].clamp_(-mean[c] / std[c], (1 - mean[c]) / std[c])
     return pixels
 
 
@@ -166,7 +164,17 @@ def _colourful(view: View, channels: int) -> bool:
 
 
 def _luma(device: torch.device) -> Tensor:
-    return torch.tensor(LUMA, device=device)
+    return _column(LUMA, device)[:, 0, 0]
+
+
+def _column(values: Sequence[float], device: torch.device) -> Tensor:
+    """(C, 1, 1) on the device; kept, because a fresh copy to a GPU makes it wait."""
+    return _kept_column(tuple(values), device)
+
+
+@lru_cache(maxsize=256)
+def _kept_column(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
 
 
 def _on_some(crops: Tensor, chosen: Tensor, change) -> Tensor:  # type: ignore[no-untyped-def]

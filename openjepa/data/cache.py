@@ -52,8 +52,10 @@ class Held:
         return flat.reshape(shape).transpose(1, 2, 0)  # (H, W, C)
 
 
-def default_folder() -> Path:
-    """$OPENJEPA_CACHE, or openjepa/ in the user's cache folder."""
+def cache_folder(asked: str | None) -> Path:
+    """The folder asked for, else $OPENJEPA_CACHE, else openjepa/ in the user's cache folder."""
+    if asked is not None:
+        return Path(asked).expanduser()
     base = os.environ.get("OPENJEPA_CACHE")
     if base:
         return Path(base)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from openjepa.config import nearest
-from openjepa.data.cache import MAX_BYTES, SHORT_SIDE, default_folder, hold, plan_sizes, survey
+from openjepa.data.cache import MAX_BYTES, SHORT_SIDE, cache_folder, hold, plan_sizes, survey
 from openjepa.data.config import DataConfig
 from openjepa.data.picture import SUFFIXES, BadPicture, Header
 from openjepa.data.source import Found, Source, check_bad
@@ -157,7 +157,7 @@ def measure(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _held(found: Found, cfg: DataConfig) -> Found:
-    folder = Path(cfg.cache_dir).expanduser() if cfg.cache_dir else default_folder()
+    folder = cache_folder(cfg.cache_dir)
     try:
         return hold(found, channels=cfg.channels, folder=folder, max_bad=cfg.max_bad)
     except OSError as e:

@@ -9,21 +9,29 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import re
 import tarfile
 import threading
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from openjepa.data.cache import cache_folder
 from openjepa.data.config import DataConfig
 from openjepa.data.folder import number_labels
 from openjepa.data.picture import SUFFIXES, BadPicture
 from openjepa.data.source import Bad, Found, Names, digest
 
+log = logging.getLogger("openjepa.data")
+
 _OPEN_FILES = 32
+_VERSION = 1
+
+Row = tuple[str, int, int, int, Any]  # name, shard, offset, length, label
 
 
 class Members:
@@ -76,13 +84,9 @@ def open_shards(cfg: DataConfig) -> Found:
     among the bad files.
     """
     paths = shard_files(cfg.path, cfg.split)
-    rows: list[tuple[str, int, int, int, Any]] = []  # name, shard, offset, length, label
-    bad: Bad = []
-    for number, path in enumerate(paths):
-        samples, damage = _read_index(path)
-        if damage:
-            bad.append((os.path.basename(path), damage))
-        rows += [(name, number, offset, length, label) for name, offset, length, label in samples]
+    touched = [f"{os.path.realpath(p)}:{os.stat(p).st_mtime_ns}:{os.stat(p).st_size}" for p in paths]
+    folder = cache_folder(cfg.cache_dir) / "shards" if cfg.cache else None
+    rows, bad = _index(paths, None if folder is None else folder / f"{digest(_VERSION, *touched)}.json")
     if not rows:
         some = f": {bad[0][1]}" if bad else ""
         raise ValueError(f"{cfg.path} must hold pictures ({', '.join(SUFFIXES)}) in tar files, got none{some}.")
@@ -90,7 +94,6 @@ def open_shards(cfg: DataConfig) -> Found:
     numbers, classes = number_labels([row[4] for row in rows])
     spots = np.array([row[1:4] for row in rows], dtype=np.int64).T.copy()
     stamp = digest(*names, spots)
-    touched = [f"{os.path.realpath(p)}:{os.stat(p).st_mtime_ns}" for p in paths]
     return Found(
         kind="shards",
         where=cfg.path,
@@ -145,6 +148,34 @@ def expand(pattern: str) -> list[str]:
     else:
         choices = body.split(",")
     return [name for c in choices for name in expand(pattern[: match.start()] + c + pattern[match.end() :])]
+
+
+def _index(paths: list[str], kept: Path | None) -> tuple[list[Row], Bad]:
+    """Rows of all shards and what is damaged, out of the file `kept` if it is sound, else read and kept there."""
+    if kept is not None and kept.exists():
+        try:
+            crc, text = kept.read_text(encoding="utf-8").split("\n", 1)
+            if int(crc) == zlib.crc32(text.encode()):
+                rows, bad = json.loads(text)
+                return [tuple(row) for row in rows], [tuple(b) for b in bad]
+        except (OSError, ValueError):
+            pass  # made again below
+    rows, bad = [], []
+    for number, path in enumerate(paths):
+        samples, damage = _read_index(path)
+        if damage:
+            bad.append((os.path.basename(path), damage))
+        rows += [(name, number, offset, length, label) for name, offset, length, label in samples]
+    if kept is not None:
+        text = json.dumps([rows, bad])
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part = kept.with_suffix(f".{os.getpid()}.part")
+            part.write_text(f"{zlib.crc32(text.encode())}\n{text}", encoding="utf-8")
+            part.replace(kept)
+        except OSError as e:
+            log.warning("the index of the shards is not kept in %s (%s)", kept.parent, e)
+    return rows, bad
 
 
 def _read_index(path: str) -> tuple[list[tuple[str, int, int, Any]], str]:

@@ -515,3 +515,24 @@ def test_settings_and_names_need_no_torch():
 def test_grey_file_stays_small(tmp_path):
     Image.fromarray(photo(9, 9)[..., 0]).save(tmp_path / "a.png")
     assert source(tmp_path, channels=1).arrays.shape == (1, 1, 9, 9)
+
+
+def test_the_index_of_shards_is_kept_and_never_trusted_when_damaged(tmp_path, monkeypatch):
+    from openjepa.data import shards
+
+    tar(tmp_path / "a.tar", {"0.png": encoded(photo(8, 8)), "0.cls": b"cat", "1.png": encoded(photo(8, 8, 1))})
+    settings = {"cache_dir": str(tmp_path / "cache"), "max_bad": 1.0}
+    first = source(tmp_path / "a.tar", **settings)
+    (kept,) = (tmp_path / "cache" / "shards").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_read_index", lambda _: pytest.fail("read again"))
+        again = source(tmp_path / "a.tar", **settings)
+    assert list(again.names) == list(first.names) and again.labels.tolist() == first.labels.tolist() == [0, -1]
+    assert again.fingerprint() == first.fingerprint()
+    sound = kept.read_text()
+    for damage in ("", "7\n[]", sound.replace("0.png", "9.png"), sound[:-3]):
+        kept.write_text(damage)
+        assert list(source(tmp_path / "a.tar", **settings).names) == list(first.names)
+        assert kept.read_text() == sound
+    tar(tmp_path / "a.tar", {"2.png": encoded(photo(8, 8, 2))})
+    assert list(source(tmp_path / "a.tar", **settings).names) == ["a.tar/2.png"]
