@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -68,8 +69,22 @@ def processes(device: str = "auto") -> Iterator[torch.device]:
         dist.init_process_group("gloo")
     try:
         yield place
+    except BaseException as error:
+        forget(error)
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def forget(error: BaseException | None) -> None:
+    """Let go of what the frames of an error hold.
+
+    A DDP module that outlives its process group is freed in a way that can wait for ever for a thread of the group:
+    a process that failed would then hang instead of ending.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def from_first(value: Any) -> Any:

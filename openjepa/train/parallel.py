@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from openjepa.core.dist import world_size
 
+DDP_OPTIONS = inspect.signature(DistributedDataParallel).parameters
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -33,13 +35,12 @@ def distribute(method: nn.Module, how: str, device: torch.device) -> nn.Module:
         return method
     if how == "fsdp":
         return shard(method, device)
-    # Buffers are either equal on all processes (batch statistics are taken over all of them) or counters.
-    return DistributedDataParallel(
-        method,
-        device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
+    # Buffers need no exchange: batch statistics are taken over all processes, and the rest are tables and counters.
+    sync = (
+        "forward_sync_buffers" if "forward_sync_buffers" in DDP_OPTIONS else "broadcast_buffers"
+    )  # torch 2.13 renamed it
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(method, device_ids=devices, gradient_as_bucket_view=True, **{sync: False})
 
 
 def shard(method: nn.Module, device: torch.device) -> nn.Module:

@@ -18,6 +18,7 @@ from openjepa.train.launch import resolve_precision
 from openjepa.train.optim import make_optimizer, set_rates
 from openjepa.train.parallel import distribute, gradient_norm, micro_batch
 from openjepa.train.run import RunConfig
+from openjepa.train.weights import some
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -50,6 +51,8 @@ class Trainer:
                     loss = total(terms, self.method.weights)
                 self.scaler.scale(loss / run.accumulate).backward()
             records.append(torch.stack([x.detach().float() for x in (*terms.values(), loss)]))
+        if not self.names:
+            require_used(self.method)
         self.scaler.unscale_(self.optimizer)
         norm = gradient_norm(self.method, run.optim.clip)
         self.scaler.step(self.optimizer)
@@ -91,6 +94,16 @@ def make_trainer(method: Method, run: RunConfig, device: torch.device) -> Traine
     net = distribute(method, run.distributed, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     return Trainer(method, net, make_optimizer(method, run.optim), scaler, run, device, precision)
+
+
+def require_used(method: nn.Module) -> None:
+    """After a first backward: over several processes, DDP waits for a gradient of every trained parameter."""
+    unused = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    if unused and is_distributed():
+        raise ValueError(
+            f"parameters must all take part in the loss, got no gradient for {some(unused)}. "
+            "Use them, or freeze them with requires_grad_(False)."
+        )
 
 
 def checkpoint_activations(method: nn.Module) -> None:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from openjepa.config import Config, merge, nest
-from openjepa.core.dist import rank, world_size
+from openjepa.core.dist import all_mean, rank, world_size
 from openjepa.core.schedule import linear
 from openjepa.core.teach import ema_
 from openjepa.core.types import Clock, Seen, Terms
 from openjepa.methods.base import Method
+from openjepa.nn.layers import BatchNorm
 from openjepa.train.run import RunConfig
 
 
@@ -54,19 +55,18 @@ class Toy(Method):
         super().__init__()
         self.cfg, self.weights = cfg, {"predict": 1.0, "spread": 0.5}
         self.encoder = ToyEncoder(cfg.width, cfg.depth, cfg.dropout)
-        self.predictor = nn.Sequential(nn.Linear(cfg.width, cfg.width), nn.BatchNorm1d(cfg.width, momentum=None))
+        self.predictor = nn.Sequential(nn.Linear(cfg.width, cfg.width), BatchNorm(cfg.width))
         self.teacher = deepcopy(self.encoder).requires_grad_(False)
         self.hidden = nn.Parameter(torch.zeros(6))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def losses(self, batch: Tensor, clock: Clock) -> tuple[Terms, Seen]:
         mask = clock.uniform("mask", len(batch), 6).to(batch.device) < 0.5
-        prediction = self.predictor[0](self.encoder(torch.where(mask, self.hidden, batch)))
+        prediction = self.predictor(self.encoder(torch.where(mask, self.hidden, batch)))
         with torch.no_grad():
             target = self.teacher(batch)
-        terms = {"predict": (prediction - target).square().mean(), "spread": (prediction.square().mean() - 1).square()}
-        if world_size() == 1:  # plain batch norm is per process: only used alone
-            terms["spread"] = terms["spread"] + 0.1 * self.predictor[1](prediction).mean(0).square().sum()
+        size = all_mean(prediction.square().mean())
+        terms = {"predict": (prediction - target).square().mean(), "spread": (size - 2).square()}
         return terms, {"z": prediction.detach(), "target": target}
 
     def encode(self, obs: Tensor) -> Tensor:
