@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from importlib import metadata
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -59,51 +60,20 @@ def about_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def about_file(path: Path) -> dict[str, Any]:
-    """Tensors and parameters of a file of weights; pickles are opened as weights only, so no code in them runs."""
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
+    """Tensors and numbers in a file of weights; torch files are opened as weights only, so no code in them runs."""
+    from openjepa.interop.files import read_weights
 
-        try:
-            with safe_open(path, framework="pt") as f:  # type: ignore[no-untyped-call]
-                shapes = [f.get_slice(name).get_shape() for name in f.keys()]  # noqa: SIM118
-        except SafetensorError as e:
-            raise ValueError(f"{path} must be a readable .safetensors file, got: {e}.") from None
-    else:
-        shapes = [list(x.shape) for x in tensors(path)]
-    count = sum(product(s) for s in shapes)
-    return {"path": str(path), "tensors": len(shapes), "numbers": count, "bytes": path.stat().st_size}
+    shapes = [list(x.shape) for x in tensors(read_weights(path))]
+    return {
+        "path": str(path), "tensors": len(shapes), "numbers": sum(map(prod, shapes)), "bytes": path.stat().st_size,
+    }  # fmt: skip
 
 
-def tensors(path: Path) -> list[Any]:
-    """Every tensor in a torch file, however deep it lies."""
-    import pickle
-
+def tensors(found: Any) -> list[Any]:
+    """Every tensor in nested dicts and lists, however deep it lies."""
     import torch
 
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as e:
-        reason = str(e).strip().splitlines()[0]
-        raise ValueError(f"{path} must be .safetensors or a torch file of plain weights, got: {reason}") from None
-    flat: list[Any] = []
-    stack = [found]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, torch.Tensor):
-            flat.append(item)
-        elif isinstance(item, Mapping):
-            stack += list(item.values())
-        elif isinstance(item, list | tuple):
-            stack += list(item)
-    return flat
-
-
-def product(shape: Iterable[int]) -> int:
-    """
-    >>> product([2, 3]), product([])
-    (6, 1)
-    """
-    total = 1
-    for n in shape:
-        total *= n
-    return total
+    if isinstance(found, torch.Tensor):
+        return [found]
+    below = found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else ()
+    return [x for item in below for x in tensors(item)]

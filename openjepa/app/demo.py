@@ -57,7 +57,7 @@ def few_labels(healthy: Run, sick: Run, asked: DemoRequest) -> dict[str, dict[st
     own = of_run(healthy, "auto", device, "LeJEPA features")
     start_of = replace(untrained(healthy, device), name="the same encoder, untrained")
     raw = replace(pixels(own.preprocess), name="raw pixels")
-    ill = of_run(sick, "auto", device, "LeJEPA with lam 0, collapsed")
+    ill = of_run(sick, "auto", device, "LeJEPA with lam 0")
     data = DataConfig(path="digits", channels=own.preprocess.channels)
     test = labelled(data, None, own.preprocess, asked.seed)
     return {s.name: few(s, test, asked, device) for s in (own, raw, start_of, ill)}

@@ -23,8 +23,8 @@ Row = dict[str, str]  # name, type, default, help
 
 def collect() -> dict[str, Any]:
     """Everything that help shows, from the schema itself."""
-    from openjepa.app.exporting import FORMATS
     from openjepa.app.requests import REQUESTS
+    from openjepa.interop import EXPORTS
     from openjepa.methods import METHODS
     from openjepa.nn import ENCODERS
     from openjepa.presets import PRESETS
@@ -41,7 +41,7 @@ def collect() -> dict[str, Any]:
         "presets": {name: first_line(make.__doc__) for name, make in PRESETS.items()},
         "encoders": sorted(ENCODERS),
         "probes": {name: first_line(probe.__doc__) for name, probe in PROBES.items()},
-        "formats": {name: first_line(fn.__doc__) for name, fn in FORMATS.items()},
+        "formats": {name: first_line(fn.__doc__) for name, fn in EXPORTS.items()},
     }
 
 

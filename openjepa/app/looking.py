@@ -12,9 +12,10 @@ from torch import Tensor
 from openjepa.app.report import Neighbours, ReportInputs, read_run, report
 from openjepa.app.requests import LookRequest
 from openjepa.app.runs import Run
-from openjepa.app.subjects import Preprocess, prepared, preprocess_of, sample
+from openjepa.app.subjects import prepared, sample
 from openjepa.core.types import Clock, Pictures, Seen
 from openjepa.data import PictureStream, Source
+from openjepa.interop.preprocess import Preprocess
 from openjepa.methods import METHODS, Method
 from openjepa.probe.features import features
 from openjepa.probe.pictures import mask_overlay, nearest, pca_maps, show
@@ -56,8 +57,8 @@ def with_pictures(run: Run, inputs: ReportInputs, asked: LookRequest) -> ReportI
 
 def rebuilt(run: Run, device: torch.device) -> tuple[Method, Preprocess]:
     """The method of a run with its newest weights, and how pictures must reach it."""
-    saved = read_config(checkpoint_in(run.path))["preprocess"]
-    preprocess = preprocess_of(saved)
+    folder = checkpoint_in(run.path)
+    preprocess = Preprocess.from_dict(read_config(folder)["preprocess"], str(folder))
     cfg = run.config.method
     make: Any = METHODS[cfg.name]  # type: ignore[attr-defined]
     with torch.random.fork_rng(devices=[]):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from openjepa.config import parse, read_yaml
 
 if TYPE_CHECKING:
-    from openjepa.interop import Model
+    from openjepa.interop.checkpoint import Weights
+    from openjepa.interop.model import Model
     from openjepa.probe.verdict import Verdict
     from openjepa.train.run import RunConfig
 
@@ -64,9 +65,9 @@ class Run:
         found = {k: v for row in rows for k, v in row.items() if k.startswith(("probe/", "health/knn"))}
         return {"run": str(self.path), **loss, **found, "verdict": self.verdict().as_dict()}
 
-    def load(self, weights: str = "auto") -> Model:
+    def load(self, weights: Weights = "auto") -> Model:
         """The trained encoder with its preprocessing."""
-        from openjepa.interop import load
+        from openjepa.interop.checkpoint import load
 
         return load(self.path, weights=weights)
 

@@ -14,7 +14,8 @@ from openjepa.app.runs import Run
 from openjepa.data import Source, evaluation, open_source
 from openjepa.data.config import DataConfig
 from openjepa.data.opening import kind_of
-from openjepa.interop import load
+from openjepa.interop.checkpoint import Weights, load
+from openjepa.interop.preprocess import Preprocess
 from openjepa.nn import EncoderConfig
 from openjepa.probe import baselines
 from openjepa.probe.features import Encodes, Labelled
@@ -23,16 +24,6 @@ from openjepa.probe.result import hold_out
 SETTLE = 1024  # pictures that the batch norms of an untrained encoder see
 HELD_OUT = 0.2  # share of a labelled source that is measured on when it has no test split of its own
 SPLITS = ("digits", "hub", "npy", "idx", "folder")  # kinds of source that can hold a train and a test split
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """How pictures must reach an encoder: its training saw them so."""
-
-    size: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -45,14 +36,10 @@ class Subject:
     plain: bool = False
 
 
-def of_run(run: Run, weights: str, device: torch.device, name: str | None = None) -> Subject:
+def of_run(run: Run, weights: Weights, device: torch.device, name: str | None = None) -> Subject:
     """The newest checkpoint of a run."""
     model = load(run.path, weights=weights)
-    return Subject(name or str(run.path), model.encoder.to(device).eval(), preprocess_of(model.preprocess))
-
-
-def preprocess_of(saved: Any) -> Preprocess:
-    return Preprocess(int(saved["size"]), int(saved["channels"]), tuple(saved["mean"]), tuple(saved["std"]))
+    return Subject(name or str(run.path), model.encoder.to(device).eval(), model.preprocess)
 
 
 def untrained(run: Run, device: torch.device) -> Subject:
@@ -78,7 +65,7 @@ def pixels(preprocess: Preprocess) -> Subject:
     return Subject("pixels", baselines.pixels(), preprocess, plain=True)
 
 
-def subject(item: str | Path | Run, first: Run | None, weights: str, device: torch.device) -> Subject:
+def subject(item: str | Path | Run, first: Run | None, weights: Weights, device: torch.device) -> Subject:
     """A run, or "pixels" and "init" beside a `first` run, which gives their preprocessing."""
     if item not in ("pixels", "init"):
         return of_run(item if isinstance(item, Run) else Run(item), weights, device)

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from openjepa.app.runs import Run
-from openjepa.app.subjects import Preprocess, labelled, sample
+from openjepa.app.subjects import labelled, sample
 from openjepa.data import Source, open_source
+from openjepa.interop.preprocess import Preprocess
 from openjepa.methods import METHODS, Method
 from openjepa.probe import OnlineProbe
 from openjepa.probe.health import Monitor
@@ -51,7 +52,7 @@ def observers(run: RunConfig, method: Method, source: Source) -> list[Observer]:
     found: list[Observer] = []
     if len(source) >= FEWEST:
         pictures, labels = sample(source, min(HEALTH, run.probe.limit), run.seed, device)
-        found.append(Monitor(pictures, labels if bool((labels >= 0).any()) else None))
+        found.append(Monitor(pictures, labels if bool((labels >= 0).any()) else None, start=method))
     if run.probe.online and (run.probe.data is not None or has_classes(source)):
         found.append(online(run, source, device))
     return found

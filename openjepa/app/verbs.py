@@ -136,7 +136,8 @@ def embed(
 
     The keywords are the fields of `openjepa.app.requests.EmbedRequest`.
     """
-    from openjepa.app.embedding import embedding, write
+    from openjepa.app.embedding import embedding
+    from openjepa.interop.embed import write_embeddings
 
     given = {
         "data": data, "out": None if out is None else str(out), "layers": layers, "pooling": pooling,
@@ -145,8 +146,8 @@ def embed(
     asked = request("embed", given)
     found = embedding(as_run(run), asked)
     if asked.out is not None:
-        write(found, asked.out)
-    return found.z
+        write_embeddings(asked.out, found.z, found.names, found.labels, dtype=asked.dtype)
+    return found.z.numpy().astype(asked.dtype)
 
 
 def look(run: str | Path | Run, out: str | Path | None = None, *, data: Any = None) -> dict[str, Any]:
