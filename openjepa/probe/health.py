@@ -101,11 +101,11 @@ class Monitor:
         """All that does not need a training batch."""
         if not isinstance(method, Encodes):
             raise ValueError(f"method must have encode(pictures), got {type(method).__name__}.")
+        self.pictures = self.pictures.to(next((p.device for p in method.parameters()), self.pictures.device))
         with quiet(method):
             tokens = torch.cat([method.encode(x).float() for x in self.pictures.split(self.batch_size)])  # (N, T, D)
             z = tokens.mean(1)  # (N, D)
-            row = self.constant | features(z) | {"health/content_share": _float(content_share(tokens[:SHORTCUT]))}
-            row |= self._projected(method) | self._shortcuts(method, z)
+            row = self.constant | features(z) | self._projected(method) | self._shortcuts(method, tokens)
             if self.labels is not None:
                 row["health/knn"] = knn_accuracy(z, self.labels)
             return row | weights(method)
@@ -123,11 +123,14 @@ class Monitor:
             "health/projected_rank": _float(measure.effective_rank(measure.spectrum(p))),
         }
 
-    def _shortcuts(self, method: Encodes, z: Tensor) -> dict[str, float]:
-        some = self.pictures[:SHORTCUT]
+    def _shortcuts(self, method: Encodes, tokens: Tensor) -> dict[str, float]:
+        some = slice(None, None, -(-len(tokens) // SHORTCUT))  # evenly: sources are often sorted by class
+        z = tokens.mean(1)
+        border = border_share(lambda x: method.encode(x).float().mean(1), self.pictures[some], z[some])
         return {
-            "health/border_share": _float(border_share(lambda x: method.encode(x).float().mean(1), some, z[:SHORTCUT])),
+            "health/border_share": _float(border),
             "health/trivial_r2": _float(trivial_r2(self.pictures, z)),
+            "health/content_share": _float(content_share(tokens[some])),
         }
 
 
