@@ -47,7 +47,7 @@ LIMITS: dict[str, Limit] = {
     "weights_alone": Limit(8.0, "the same without knowing the rate: more than long healthy training does"),
     "loss": Limit(2.0, "loss against its lowest, both smoothed, while the features gain nothing"),
     "border": Limit(0.6, "share of the features owed to the outer frame; an average of all pixels gives 0.38"),
-    "border_rise": Limit(0.1, "and its rise over the start: a random encoder may happen to look at the frame"),
+    "unlearnt": Limit(0.95, "the same against the start: an encoder that turns away from the frame is on its way"),
 }
 
 
@@ -183,7 +183,7 @@ def few_directions(f: Facts) -> Finding | None:
 
 def at_the_border(f: Facts) -> Finding | None:
     share, start = f.high("health/border_share"), f.start("health/border_share")
-    if not (share > _limit("border") and share > start + _limit("border_rise")):
+    if not (share > _limit("border") and share > _limit("unlearnt") * start):
         return None
     evidence = [
         f"With the frame of another picture around it, a picture gets {share:.0%} of the other's features "
@@ -259,10 +259,10 @@ def _against_few(f: Facts) -> list[str]:
 RULES: tuple[tuple[Name, Rule], ...] = (  # the gravest first
     ("diverging", not_a_number),
     ("diverging", rewritten),
+    ("learning shortcuts", from_noise),  # before the collapse that it may end in: this names the cause
     ("collapsed", collapsed),
     ("collapsing", collapsing),
     ("learning shortcuts", at_the_border),
-    ("learning shortcuts", from_noise),
     ("dimensionally collapsed", few_directions),
     ("diverging", rising),
 )
