@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -48,6 +48,9 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -103,6 +106,19 @@ def from_all(value: Any) -> list[Any]:
     box: list[Any] = [None] * world_size()
     dist.all_gather_object(box, value)
     return box
+
+
+def first_then_rest(work: Callable[[], T]) -> T:
+    """`work()` on process 0 and, once it is done there, on the others: the first fills a cache that the rest then find.
+
+    >>> first_then_rest(lambda: 3)
+    3
+    """
+    done: list[T] = []
+    with first_alone() as first:
+        if first:
+            done.append(work())
+    return done[0] if done else work()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from openjepa.core.dist import rank, world_size
 from openjepa.data import PictureStream, Source, open_source
 from openjepa.methods import METHODS, Method
-from openjepa.train.launch import first_alone, processes
+from openjepa.train.folder import require_new, require_same
+from openjepa.train.launch import first_alone, first_then_rest, processes
 from openjepa.train.loop import Observer, fit
 from openjepa.train.run import RunConfig
 
@@ -33,12 +35,18 @@ def execute(run: RunConfig, *, method: Method | None = None, observers: Observer
         raise ValueError("out must be a folder for the run, got nothing. Write for example out=runs/a.")
     out = Path(run.out)
     with processes(run.device) as device:
-        with first_alone():  # the first process fills the cache that the others then open
-            source = open_source(run.data, seed=run.seed)
+        with first_alone() as first:  # before a large source is opened for nothing
+            if first:
+                require_same(out, run) if resume else require_new(out)
+        source = first_then_rest(lambda: open_source(run.data, seed=run.seed))
+        facts = about(source, run)
+        if resume:
+            require_same_pictures(out, facts["data"])
         if method is None:
             torch.manual_seed(run.seed)  # the same initial weights on every process
             make: Any = METHODS[run.method.name]  # type: ignore[attr-defined]
             method = make(run.method, size=source.size, channels=source.channels)
+        torch.manual_seed(run.seed + rank())  # but not the same dropout
         stream = PictureStream(
             source, method.cfg.views, batch_size=run.batch_size, accumulate=run.accumulate, seed=run.seed,
             rank=rank(), world=world_size(), workers=run.data.workers, device=device,
@@ -46,9 +54,23 @@ def execute(run: RunConfig, *, method: Method | None = None, observers: Observer
         watching = observers(method, source) if callable(observers) else observers
         with listing_bad(source, out):
             try:
-                return fit(method, stream, run, out=out, observers=watching, resume=resume, about=about(source, run))
+                return fit(method, stream, run, out=out, observers=watching, resume=resume, about=facts)
             finally:
                 stream.close()
+
+
+def require_same_pictures(out: Path, data: dict[str, Any]) -> None:
+    """A resumed run must find the pictures it began with: their order decides what every step sees."""
+    try:
+        began = json.loads((out / "env.json").read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, KeyError):
+        return  # stopped before it was written
+    if began["fingerprint"] != data["fingerprint"]:
+        raise ValueError(
+            f"the pictures of a resumed run must be those it began with, got {data['pictures']} with fingerprint "
+            f"{data['fingerprint']} instead of {began['pictures']} with {began['fingerprint']}. "
+            f"To train on with these, start a new run with init_from={out}."
+        )
 
 
 def about(source: Source, run: RunConfig) -> dict[str, Any]:

@@ -96,6 +96,11 @@ def learn(out, run, resume=False):
     return method
 
 
+def learn_all(jobs):
+    for out, run in jobs:
+        learn(out, run)
+
+
 def rows(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
@@ -150,8 +155,9 @@ def test_methods(tmp_path, name, how):
 
 def compare(tmp_path, make):
     """All gradients of the first step, and the losses of four, clipped and with the teacher following."""
-    for folder, run in [("first", make(1, None)), ("four", make(4, 0.1))]:
-        together(learn, tmp_path / folder / "two", run)
+    runs = {"first": make(1, None), "four": make(4, 0.1)}
+    together(learn_all, [(tmp_path / folder / "two", run) for folder, run in runs.items()])
+    for folder, run in runs.items():
         method = learn(tmp_path / folder / "one", run)
         assert_same_losses(tmp_path / folder / "one", tmp_path / folder / "two")
         assert weights(tmp_path / folder / "one").keys() == weights(tmp_path / folder / "two").keys()
