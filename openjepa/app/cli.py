@@ -7,6 +7,7 @@ traceback. Exit codes: 0 done, 1 a run that failed, 2 something to correct in wh
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -261,7 +262,9 @@ def stop_with_help(ctx: typer.Context, settings: str) -> None:
 
 
 def show(verb: str, result: Any, as_json: bool) -> None:
-    """What a verb returned: as JSON, or as lines for a person."""
+    """What a verb returned: as JSON, or as lines for a person. Under torchrun, once."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     typer.echo(json.dumps(result, indent=2, allow_nan=False) if as_json else text.RENDER.get(verb, text.pairs)(result))
 
 

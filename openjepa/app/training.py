@@ -18,6 +18,7 @@ from openjepa.methods import METHODS, Method
 from openjepa.probe import OnlineProbe
 from openjepa.probe.health import Monitor
 from openjepa.train import Observer, execute
+from openjepa.train.folder import require_new
 from openjepa.train.launch import resolve_device
 from openjepa.train.run import RunConfig
 
@@ -30,6 +31,8 @@ def start(run: RunConfig, *, encoder: nn.Module | None = None, resume: bool = Fa
 
     encoder   a module of the user's own in place of `method.encoder`
     """
+    if not resume and run.out:
+        require_new(Path(run.out))  # before the data is opened, which may take minutes
     method = None if encoder is None else with_encoder(run, encoder)
     out = execute(run, method=method, observers=lambda m, s: observers(run, m, s), resume=resume)
     finished = Run(out)
