@@ -76,8 +76,8 @@ def spark(values: Sequence[float], *, colour: int = 1) -> str:
     last = pairs[-1][0] or 1.0
     path = " ".join(f"{2 + 116 * i / last:.1f},{25 - 22 * (v - low) / span:.1f}" for i, v in pairs)
     return (
-        f'<svg class="spark" viewBox="0 0 120 28" aria-hidden="true">'
-        f'<polyline points="{path}" style="stroke:var(--s{colour})"/></svg>'
+        f'<svg class="spark" viewBox="0 0 120 28" preserveAspectRatio="none" aria-hidden="true">'
+        f'<polyline points="{path}" vector-effect="non-scaling-stroke" style="stroke:var(--s{colour})"/></svg>'
     )
 
 
@@ -102,7 +102,7 @@ def short(value: float) -> str:
     """A number as an axis or a table shows it: few digits, k and M for large ones.
 
     >>> [short(v) for v in (0, 0.25, 1234.0, 20000, 3.4e6, 0.00012, 12.5)]
-    ['0', '0.25', '1,234', '20k', '3.4M', '1.2e-04', '12.5']
+    ['0', '0.25', '1,234', '20k', '3.4M', '1.2e-4', '12.5']
     """
     if not math.isfinite(value):
         return str(value)
@@ -110,7 +110,8 @@ def short(value: float) -> str:
     if size == 0:
         return "0"
     if size >= 1e9 or size < 1e-3:
-        return f"{value:.1e}"
+        mantissa, power = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(power)}"
     if size >= 1e6:
         return f"{value / 1e6:.3g}M"
     if size >= 1e4:
@@ -163,9 +164,11 @@ def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
     decades = range(math.floor(low), math.ceil(high) + 1)
     every = max(1, math.ceil((high - low) / 5))
     marks = [(float(d), short(10.0**d)) for d in decades if low <= d <= high and d % every == 0]
-    if len(marks) < 2:  # less than two decades: 1, 2 and 5 times a power of ten
+    if len(marks) < 3 and high - low < 2:  # 1, 2 and 5 times a power of ten; closer still, round numbers
         marks = [(d + math.log10(m), short(m * 10.0**d)) for d in decades for m in (1, 2, 5)]
         marks = [m for m in marks if low <= m[0] <= high]
+    if len(marks) < 3 and high - low < 1:
+        marks = [(math.log10(v), short(v)) for v in ticks(10.0**low, 10.0**high, count=4) if v > 0]
     return marks
 
 

@@ -264,7 +264,7 @@ def section(title: str, body: str) -> str:
 
 def missing(what: str, command: str) -> str:
     """What is not there, and the command that makes it."""
-    return f'<div class="missing">{what} Make them with <code>{escape(command)}</code>.</div>'
+    return f'<div class="missing">{what} Do <code>{escape(command)}</code>.</div>'
 
 
 def _details(title: str, text: str) -> str:

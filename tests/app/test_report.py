@@ -95,7 +95,7 @@ def test_full_page_is_whole_and_asks_the_network_for_nothing():
         assert wanted.lower() in text.lower()
     assert "run &lt;a&gt; &amp; b" in text and "<a>" not in text
     assert "First seen at step 40" in text and "<code>method.lam</code>" in text
-    assert "Make them with" not in text
+    assert "missing" not in text.split("</style>")[1]
 
 
 def test_empty_page_names_what_is_missing_and_how_to_make_it():
