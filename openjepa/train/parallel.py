@@ -36,11 +36,9 @@ def distribute(method: nn.Module, how: str, device: torch.device) -> nn.Module:
     if how == "fsdp":
         return shard(method, device)
     # Buffers need no exchange: batch statistics are taken over all processes, and the rest are tables and counters.
-    sync = (
-        "forward_sync_buffers" if "forward_sync_buffers" in DDP_OPTIONS else "broadcast_buffers"
-    )  # torch 2.13 renamed it
-    devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(method, device_ids=devices, gradient_as_bucket_view=True, **{sync: False})
+    option = "forward_sync_buffers" if "forward_sync_buffers" in DDP_OPTIONS else "broadcast_buffers"  # renamed in 2.13
+    options: dict[str, Any] = {option: False, "device_ids": [device] if device.type == "cuda" else None}
+    return DistributedDataParallel(method, gradient_as_bucket_view=True, **options)
 
 
 def shard(method: nn.Module, device: torch.device) -> nn.Module:

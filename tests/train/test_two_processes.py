@@ -169,13 +169,17 @@ def compare(tmp_path, make):
 def test_resume(tmp_path, how):
     """Dropout differs between processes, so their generators matter too."""
     run = toy_run(distributed=how, checkpoint__every=5)
-    together(learn, tmp_path / "whole", run)
-    together(stop_after_seven, tmp_path / "parts", run)
-    assert checkpoint.listed(tmp_path / "parts" / "checkpoints")[-1].name == "step_5"
-    together(learn, tmp_path / "parts", run, True)
+    together(learn_in_parts, tmp_path, run)
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert [r["loss"] for r in rows(tmp_path / "whole")] == [r["loss"] for r in rows(tmp_path / "parts")]
+
+
+def learn_in_parts(folder, run):
+    learn(folder / "whole", run)
+    stop_after_seven(folder / "parts", run)
+    assert checkpoint.listed(folder / "parts" / "checkpoints")[-1].name == "step_5"
+    learn(folder / "parts", run, resume=True)
 
 
 def stop_after_seven(out, run):
