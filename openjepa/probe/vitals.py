@@ -40,6 +40,7 @@ def features(z: Tensor) -> dict[str, float]:
     std = measure.feature_std(z)
     row = {
         "health/std": std.mean(),
+        "health/std_min": std.min(),
         "health/spread": measure.relative_spread(z),
         "health/dead": (std < 0.01 * std.mean()).float().mean(),
         "health/top_share": eigenvalues[0] / eigenvalues.sum().clamp_min(1e-30),
