@@ -243,7 +243,7 @@ def _against_collapse(f: Facts) -> list[str]:
     return [
         "Raise `method.ema`, to [0.996, 1.0] for example: a teacher that follows at once collapses with the encoder.",
         "Lower `optim.lr` to a third, and lengthen `optim.warmup`.",
-        "With small patches or few patches, use larger target blocks (`method.target_scale`).",
+        "Or set `method.sigreg` above 0, to 0.01 for example: it keeps the pooled context apart.",
     ]
 
 
