@@ -52,7 +52,7 @@ bench: $(READY)
 # The help tables are written anew; a difference from what is committed fails `make test`.
 docs: $(READY)
 	$(BIN)/python -m openjepa.app.fields
-	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+	$(BIN)/sphinx-build -q -E -W -b html docs docs/_build/html
 
 clean:
 	rm -rf $(VENV) docs/_build build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

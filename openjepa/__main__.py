@@ -1,4 +1,4 @@
-"""`python -m openjepa` is the command `openjepa`; for many GPUs, `torchrun --nproc-per-node=8 -m openjepa train ...`."""
+"""`python -m openjepa` is the command `openjepa`; on many GPUs: `torchrun --nproc-per-node=8 -m openjepa train ...`."""
 
 from openjepa.app.cli import main
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from openjepa.app.runs import Run
 from openjepa.data import Source, evaluation, open_source
 from openjepa.data.config import DataConfig
-from openjepa.data.opening import kind_of
+from openjepa.data.opening import even_choice, kind_of
 from openjepa.interop.checkpoint import Weights, load
 from openjepa.interop.preprocess import Preprocess
 from openjepa.nn import EncoderConfig
@@ -98,15 +99,13 @@ class Sides:
         return learn, measure
 
     def some(self, preprocess: Preprocess, limit: int, seed: int, device: torch.device) -> tuple[Batches, Batches]:
-        """At most `limit` pictures of both sides together, four fifths of them to learn from."""
-        learn, measure = (
-            Batches(source, seeded(len(source) if rows is None else rows, count, seed), 256, device)
-            for source, rows, count in (
-                (prepared(self.train, preprocess), self.train_rows, limit - limit // 5),
-                (prepared(self.test, preprocess), self.test_rows, limit // 5),
-            )
-        )
-        return learn, measure
+        """At most `limit` pictures of both sides together, four fifths of them to learn from, classes as they come."""
+        learn_source, measure_source = prepared(self.train, preprocess), prepared(self.test, preprocess)
+        learn = even(learn_source, self.train_rows, limit - limit // 5, seed)
+        measure = even(measure_source, self.test_rows, limit // 5, seed)
+        known = np.isin(measure_source.label(measure.numpy()), learn_source.label(learn.numpy()))
+        measure = measure[torch.from_numpy(known)]  # a rare class may have fallen on one side only
+        return Batches(learn_source, learn, 256, device), Batches(measure_source, measure, 256, device)
 
     def about(self) -> dict[str, Any]:
         how = "a fifth of the same pictures, held out" if self.train_rows is not None else describe(self.test)
@@ -115,7 +114,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Batches:
-    """One pass over a source, or some rows of it, each time it is called."""
+    """One pass over a source, or some rows of it (all by default), each time it is called."""
 
     source: Source
     rows: Tensor | None
@@ -123,8 +122,15 @@ class Batches:
     device: torch.device
 
     def __call__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        indices = None if self.rows is None else self.rows.numpy()
-        return evaluation(self.source, batch_size=self.batch_size, indices=indices, device=self.device)
+        return evaluation(self.source, batch_size=self.batch_size, indices=self.index, device=self.device)
+
+    @property
+    def index(self) -> np.ndarray:
+        return np.arange(len(self.source)) if self.rows is None else self.rows.numpy()
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.source.label(self.index)
 
 
 def prepared(cfg: DataConfig, preprocess: Preprocess) -> Source:
@@ -172,11 +178,13 @@ def with_split(data: DataConfig) -> tuple[DataConfig, DataConfig | None]:
     return train, test
 
 
-def seeded(rows: int | Tensor, count: int, seed: int) -> Tensor:
-    """Up to `count` of `rows` (a number of them, or the rows themselves), drawn with `seed`, in order."""
-    rows = torch.arange(rows) if isinstance(rows, int) else rows
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count]
-    return rows[order].sort().values
+def even(source: Source, rows: Tensor | None, count: int, seed: int) -> Tensor:
+    """Up to `count` labelled rows of a source (or of some `rows` of it), each class in its own share; sorted."""
+    chosen = np.arange(len(source)) if rows is None else rows.numpy()
+    chosen = chosen[source.label(chosen) >= 0]
+    if count < len(chosen):
+        chosen = chosen[even_choice(source.label(chosen), len(chosen), count, seed)]
+    return torch.from_numpy(chosen)
 
 
 def sample(source: Source, count: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -57,22 +58,23 @@ def observers(run: RunConfig, method: Method, source: Source) -> list[Observer]:
         pictures, labels = sample(source, min(HEALTH, run.probe.limit), run.seed, device)
         found.append(Monitor(pictures, labels if bool((labels >= 0).any()) else None, start=method))
     if run.probe.online and (run.probe.data is not None or has_classes(source)):
-        found.append(online(run, source, device))
+        found += online(run, source, device)
     return found
 
 
 def has_classes(source: Source) -> bool:
     """Whether there are enough labels, of two classes at least, for a probe to say anything."""
     known = source.labels[source.labels >= 0] if source.labels is not None else ()
-    return len(known) >= FEWEST and len(set(known)) > 1
+    return len(known) >= FEWEST and len(np.unique(known)) > 1
 
 
-def online(run: RunConfig, source: Source, device: torch.device) -> OnlineProbe:
-    """The probe on labelled pictures: four fifths of `probe.limit` to learn from, the rest to be measured on."""
+def online(run: RunConfig, source: Source, device: torch.device) -> list[Observer]:
+    """The probe on labelled pictures; none when `probe.limit` leaves too few of them."""
     preprocess = Preprocess(source.size, source.channels, source.mean, source.std)
     sides = labelled(run.probe.data or run.data, None, preprocess, run.seed)
     learn, measure = sides.some(preprocess, run.probe.limit, run.seed, device)
-    return OnlineProbe(learn, measure)
+    enough = len(np.unique(learn.labels)) > 1 and len(measure.labels) > 0
+    return [OnlineProbe(learn, measure)] if enough else []
 
 
 def write_health(run: Run) -> Path:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import openjepa
 from openjepa.app.cli import main
 from openjepa.app.looking import rebuilt
-from openjepa.app.subjects import labelled, of_run, seeded, with_split
+from openjepa.app.subjects import even, labelled, of_run, with_split
 from openjepa.data.config import DataConfig
 
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn: install openjepa[eval]")
@@ -253,10 +253,26 @@ def test_probing_needs_labels(tmp_path: Path, runs: dict[str, Path]) -> None:
         openjepa.probe(runs["lejepa"], str(tmp_path / "plain.npy"))
 
 
-def test_seeded_rows_are_a_draw_without_repetition() -> None:
-    rows = seeded(10, 4, seed=1)
-    assert len(set(rows.tolist())) == 4 and rows.tolist() == sorted(rows.tolist())
-    assert seeded(torch.tensor([3, 5]), 9, seed=0).tolist() == [3, 5]
+def test_few_pictures_hold_all_classes() -> None:
+    """The online probe sees a small draw: every class that can be measured was also learnt from."""
+    from openjepa.interop.preprocess import Preprocess
+
+    grey = Preprocess(8, 1, (0.5,), (0.5,))
+    sides = labelled(DataConfig(path="digits", channels=1, split="train"), None, grey, seed=0)
+    for limit in (12, 20, 64):
+        learn, measure = sides.some(grey, limit, 0, torch.device("cpu"))
+        learnt, asked = (set(b.labels.tolist()) for b in (learn, measure))
+        assert asked <= learnt
+        assert len(learn.labels) == limit - limit // 5 and len(measure.labels) <= limit // 5
+    assert learnt == set(range(10))
+
+
+def test_even_rows_are_a_draw_without_repetition() -> None:
+    source = openjepa.data.open_source(DataConfig(path="digits", channels=1))
+    rows = even(source, None, 40, seed=1)
+    assert rows.tolist() == sorted(set(rows.tolist())) and len(rows) == 40
+    assert set(np.bincount(source.labels[rows.numpy()])) == {4}
+    assert even(source, torch.tensor([3, 5]), 9, seed=0).tolist() == [3, 5]
 
 
 def test_layers_and_pooling_change_the_features(runs: dict[str, Path]) -> None:
