@@ -169,7 +169,12 @@ def cifar10(seed: int) -> tuple[Tensor, Tensor]:
 
     table = pq.read_table(DATA / "cifar10/test.parquet").slice(0, 3000).to_pylist()
     x = np.stack([np.asarray(Image.open(io.BytesIO(r["image"]["bytes"])).convert("RGB")) for r in table])
-    return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(), torch.tensor([r["label"] for r in table])
+    return half(torch.from_numpy(x).permute(0, 3, 1, 2)), torch.tensor([r["label"] for r in table])
+
+
+def half(x: Tensor) -> Tensor:
+    """32 x 32 pictures at 16 x 16: a quarter of the cost, and a run stays below 20 seconds."""
+    return F.avg_pool2d(x.float(), 2).round().to(torch.uint8)
 
 
 def shapes(seed: int) -> tuple[Tensor, Tensor]:
@@ -178,7 +183,7 @@ def shapes(seed: int) -> tuple[Tensor, Tensor]:
 
     source = open_source(DataConfig(path="shapes:2000", size=32), seed=seed)
     x = torch.stack([source.read(i) for i in range(len(source))])
-    return x, torch.as_tensor(source.labels)
+    return half(x), torch.as_tensor(source.labels)
 
 
 SOURCES: dict[str, Callable[[int], tuple[Tensor, Tensor]]] = {"digits": digits, "shapes": shapes, "cifar10": cifar10}

@@ -40,13 +40,16 @@ LIMITS: dict[str, Limit] = {
     "projected": Limit(0.1, "standard deviation of projected features, which SIGReg draws to 1"),
     "projecting": Limit(0.4, "the same, while it is still falling"),
     "falling": Limit(0.98, "a look against the one before: below this it still falls"),
-    "rank": Limit(0.45, "rank above the noise floor against the start; healthy runs stay above 0.7"),
+    "rank": Limit(0.3, "rank above the noise floor against the start; healthy runs stay above 0.5"),
     "projected_rank": Limit(2.0, "rank of the projected features: one direction; healthy runs stay above 5"),
     "weights": Limit(1.5, "size of the weights against the start; a few hundred healthy steps change it by 5 %"),
     "step": Limit(0.1, "learning rate over size of the weights: AdamW then rewrites a weight in ten steps"),
     "weights_alone": Limit(8.0, "the same without knowing the rate: more than long healthy training does"),
     "loss": Limit(2.0, "loss against its lowest, both smoothed, while the features gain nothing"),
-    "border": Limit(0.6, "share of the features owed to the outer frame; an average of all pixels gives 0.38"),
+    "border": Limit(
+        0.7, "share of the features owed to the outer frame; 0.38 for an average of all pixels, up to 0.5 seen"
+    ),
+    "trivial": Limit(0.9, "variance that colour and contrast explain; no alarm, since a random encoder is there too"),
     "unlearnt": Limit(0.95, "the same against the start: an encoder that turns away from the frame is on its way"),
 }
 

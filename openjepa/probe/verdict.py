@@ -110,4 +110,9 @@ def _well(f: Facts) -> list[str]:
         out.append(f"kNN accuracy is {f.now('health/knn'):.0%}, {f.start('health/knn'):.0%} at the start{pixels}.")
     if "health/unexplained" in f.last:
         out.append(f"The prediction leaves {f.now('health/unexplained'):.0%} of the target unexplained.")
+    if f.high("health/trivial_r2") > LIMITS["trivial"].value:
+        share = f.now("health/trivial_r2")
+        out.append(
+            f"Mean colour and contrast explain {share:.0%} of the features: there may be little else in them yet."
+        )
     return out

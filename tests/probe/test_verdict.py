@@ -37,6 +37,11 @@ def test_healthy():
     assert "0.5" in v.evidence[0] and "0.2" in v.evidence[0]
 
 
+def test_features_of_colour_alone_are_mentioned_without_alarm():
+    v = verdict(history(health_trivial_r2=lambda t: 0.97))
+    assert v.name == "healthy" and "97%" in v.evidence[-1]
+
+
 @pytest.mark.parametrize("looks", [0, 1, 3])
 def test_too_early(looks):
     v = verdict(history(looks))
