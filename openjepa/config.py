@@ -58,7 +58,7 @@ class Config(BaseModel):
         return data
 
     def override(self, changes: Mapping[str, Any] | Iterable[str]) -> Self:
-        """A copy with some fields changed; `changes` is nested, dotted, or `key=value` strings. Checked again in full."""
+        """A copy with some fields changed and all checked; `changes` is nested, dotted, or `key=value` strings."""
         return type(self).model_validate(merge(self.model_dump(), nest(changes)))
 
     def to_yaml(self) -> str:
@@ -74,7 +74,7 @@ class View(Config):
     Declared by a method, carried out by the data wing. `size=None` means the size of the run's pictures. Crops take an
     area share from `scale` and an aspect ratio (log-uniform) from `ratio`, resampled with an antialiased `filter` equal
     to Pillow's. The colour steps are probabilities (`flip`, `jitter_p`, `grey`, `blur`, `solarize`) and the strengths
-    (brightness, contrast, saturation, hue) of `jitter`.
+    (brightness, contrast, saturation, hue) of `jitter`; `rotate` is in degrees, for pictures that may be seen tilted.
     """
 
     count: int = Field(1, ge=1)
@@ -88,6 +88,7 @@ class View(Config):
     grey: float = Field(0.0, ge=0, le=1)
     blur: float = Field(0.0, ge=0, le=1)
     solarize: float = Field(0.0, ge=0, le=1)
+    rotate: float = Field(0.0, ge=0, le=180, description="turned by up to so many degrees either way")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

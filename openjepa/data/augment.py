@@ -18,7 +18,7 @@ from torch import Tensor
 from openjepa.config import View
 
 COLOUR_DRAWS = (
-    9  # jitter or not, brightness, contrast, saturation, hue, grey or not, blur or not, sigma, solarize or not
+    10  # jitter or not, brightness, contrast, saturation, hue, grey or not, blur or not, sigma, solarize, turn
 )
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow
 BLUR_SIGMA = (0.1, 2.0)  # at 224 pixels; scaled with the size of the crop
@@ -30,8 +30,8 @@ def augment(crops: Tensor, view: View, u: Tensor, mean: Sequence[float], std: Se
     u     uniforms (n, COLOUR_DRAWS): each sample's own choices
     mean, std  per channel, of pictures in 0..1; the result is (x - mean) / std
 
-    Order: brightness, contrast, saturation, hue, grey, clamp to 0..1, blur, solarize, normalise. Differences from
-    the usual chain of separate steps: the order of the four jitter steps is fixed instead of drawn; values are clamped
+    Order: brightness, contrast, saturation, hue, grey, clamp to 0..1, blur, solarize, normalise, rotate. Differences
+    from the usual chain of separate steps: the order of the four jitter steps is fixed instead of drawn; values are clamped
     once, after them, instead of after each; the hue turns about the grey axis of RGB (see `hue_matrix`).
 
     >>> x = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8)
@@ -50,6 +50,8 @@ def augment(crops: Tensor, view: View, u: Tensor, mean: Sequence[float], std: Se
         mirror = _column([(1 - 2 * m) / s for m, s in zip(mean, std, strict=True)], crops.device)
         threshold = _column([(128 / 255 - m) / s for m, s in zip(mean, std, strict=True)], crops.device)
         crops = _on_some(crops, u[:, 8] < view.solarize, lambda x, _: torch.where(x >= threshold - 1e-6, mirror - x, x))
+    if view.rotate > 0:
+        crops = rotate(crops, view.rotate * (2 * u[:, 9] - 1))
     return crops
 
 
@@ -133,6 +135,24 @@ def blur(pictures: Tensor, sigma: Tensor) -> Tensor:
     planes = F.conv2d(planes, kernel[:, None, None, :], groups=n * channels)
     planes = F.conv2d(planes, kernel[:, None, :, None], groups=n * channels)
     return planes.view(n, channels, height, width)
+
+
+def rotate(pictures: Tensor, degrees: Tensor) -> Tensor:
+    """Pictures (n, C, H, W) turned counter-clockwise by `degrees` (n,) about their middle; bilinear, borders repeated.
+
+    >>> up = torch.zeros(1, 1, 3, 3); up[..., 0, 1] = 1
+    >>> rotate(up, torch.tensor([90.0]))[0, 0].round().abs()
+    tensor([[0., 0., 0.],
+            [1., 0., 0.],
+            [0., 0., 0.]])
+    """
+    angle = degrees.to(torch.float32) * (math.pi / 180)
+    aspect = pictures.shape[-2] / pictures.shape[-1]
+    zero = torch.zeros_like(angle)
+    row_x = torch.stack([angle.cos(), -angle.sin() * aspect, zero], dim=1)
+    row_y = torch.stack([angle.sin() / aspect, angle.cos(), zero], dim=1)
+    grid = F.affine_grid(torch.stack([row_x, row_y], dim=1), list(pictures.shape), align_corners=False)
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _jittered(crops: Tensor, view: View, u: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -177,3 +177,21 @@ def test_one_channel():
     x = torch.full((3, 1, 8, 8), 100, dtype=torch.uint8)
     u = torch.full((3, COLOUR_DRAWS), 0.25)
     assert torch.allclose(augment(x, view, u, (0.0,), (1.0,)), torch.tensor(100 / 255 * 0.8), atol=1e-5)
+
+
+def test_rotation_of_quarter_turns_is_exact_and_of_none_is_nothing() -> None:
+    from openjepa.data.augment import rotate
+
+    x = torch.randn(4, 3, 8, 8)
+    turned = rotate(x, torch.tensor([0.0, 90.0, 180.0, -90.0]))
+    for k, (a, b) in enumerate(zip(x, turned, strict=True)):
+        assert torch.allclose(torch.rot90(a, k, (1, 2)), b, atol=1e-5)
+
+
+def test_rotation_is_drawn_both_ways_within_its_limit() -> None:
+    x = torch.zeros(2, 1, 9, 9)
+    x[..., 1, 4] = 255.0
+    u = torch.zeros(2, COLOUR_DRAWS)
+    u[1, 9] = 1.0
+    low, high = augment(x, View(rotate=45), u, (0.0,), (1.0,))
+    assert torch.allclose(low, high.flip(-1), atol=1e-5) and not torch.allclose(low, x[0] / 255)
