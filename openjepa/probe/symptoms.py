@@ -40,6 +40,7 @@ LIMITS: dict[str, Limit] = {
     "projected": Limit(0.1, "standard deviation of projected features, which SIGReg draws to 1"),
     "projecting": Limit(0.4, "the same, while it is still falling"),
     "falling": Limit(0.98, "a look against the one before: below this it still falls"),
+    "rising": Limit(1.1, "a look against the one before: above this it is still on its way up"),
     "rank": Limit(0.3, "rank above the noise floor against the start; healthy runs stay above 0.5"),
     "projected_rank": Limit(2.0, "rank of the projected features: one direction; healthy runs stay above 5"),
     "weights": Limit(1.5, "size of the weights against the start; a few hundred healthy steps change it by 5 %"),
@@ -92,9 +93,9 @@ class Facts:
         return len(values) == 3 and all(b < LIMITS["falling"].value * a for a, b in pairwise(values))
 
     def rising(self, key: str) -> bool:
-        """The last look above the one before."""
+        """The last look clearly above the one before."""
         values = self.pair(key)
-        return len(values) == 2 and values[1] > values[0] / LIMITS["falling"].value
+        return len(values) == 2 and values[1] > LIMITS["rising"].value * values[0]
 
     def losses(self) -> list[float]:
         """The loss, median of five rows: one odd batch is no news."""
