@@ -21,7 +21,6 @@ from openjepa.train.failure import in_plain_words
 from openjepa.train.launch import first_alone, from_first, resolve_device
 from openjepa.train.log import Log, Row, clock_time, open_log
 from openjepa.train.optim import learning_rate, weight_decay
-from openjepa.train.parallel import is_sharded
 from openjepa.train.rng import untouched
 from openjepa.train.run import RunConfig
 from openjepa.train.signals import Signals
@@ -59,8 +58,8 @@ def fit(
     about   plain values added to the checkpoints' config.json (preprocess, data) and to env.json
     resume  go on from the newest whole checkpoint in `out`; the settings must be those of `out`/config.yaml
 
-    Observers are called every `log.look` steps and at the end, on the first process (on all of them when the method
-    is sharded, since then its tensors can only be used together); what they return joins the row of that step.
+    Observers are called every `log.look` steps and at the end, on the first process; what they return joins the row of
+    that step. Where the method is sharded they are shown a whole copy of it.
 
     Raises `ValueError` for settings that do not fit, `RunFailed` when the run cannot go on. SIGTERM saves and raises
     `SystemExit(0)`; SIGINT saves and raises `KeyboardInterrupt`.
@@ -200,10 +199,10 @@ class Corridor:
 
     def look(self, seen: Seen) -> dict[str, float]:
         """Ask the observers. They see the method in eval mode; afterwards modes and generators are as before."""
-        trainer, method = self.trainer, self.trainer.method
-        if not self.observers or (rank() != 0 and not is_sharded(method)):
+        trainer, begin = self.trainer, time.perf_counter()
+        method = trainer.whole()
+        if rank() != 0:
             return {}
-        begin = time.perf_counter()
         last = dict(zip(trainer.names, trainer.rows[-1], strict=True))
         terms = {n.removeprefix("terms/"): v for n, v in last.items() if n.startswith("terms/")}
         moment = Moment(self.done, self.length.total or self.done, method, terms, seen)
@@ -215,6 +214,8 @@ class Corridor:
                 found |= observer(moment)
         for module, training in modes:
             module.training = training
+        if method is not trainer.method:
+            method.cpu()  # a whole copy keeps no room on the device between looks
         self.look_seconds = time.perf_counter() - begin
         return found
 

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from openjepa.core.dist import world_size
@@ -47,7 +47,6 @@ def shard(method: nn.Module, device: torch.device) -> nn.Module:
         for block in getattr(child, "blocks", ()):
             fully_shard(block, mesh=mesh)
     fully_shard(method, mesh=mesh)
-    register_fsdp_forward_method(method, "encode")  # so that observers may call it
     return method
 
 

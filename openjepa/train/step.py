@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from openjepa.core.types import Clock, Seen
 from openjepa.methods.base import Method, total
 from openjepa.train.launch import resolve_precision
 from openjepa.train.optim import make_optimizer, set_rates
-from openjepa.train.parallel import distribute, gradient_norm, micro_batch
+from openjepa.train.parallel import distribute, gradient_norm, is_sharded, micro_batch, whole_weights
 from openjepa.train.run import RunConfig
 from openjepa.train.weights import some
 
@@ -34,6 +35,7 @@ class Trainer:
     run: RunConfig
     device: torch.device
     precision: str
+    twin: Method | None = None  # where the method is sharded: a whole one for observers, on the first process
     names: list[str] = field(default_factory=list)  # of the columns of `fresh` and `rows`
     fresh: list[Tensor] = field(default_factory=list)  # one (columns,) per step, still on the device
     rows: list[list[float]] = field(default_factory=list)  # the same, read
@@ -67,6 +69,16 @@ class Trainer:
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32")
 
+    def whole(self) -> Method:
+        """The method with all its tensors, for observers on the first process. Every process must call this."""
+        if not is_sharded(self.method):
+            return self.method
+        weights = whole_weights(self.method)
+        if self.twin is None:
+            return self.method
+        self.twin.load_state_dict(weights, strict=True)
+        return self.twin.to(self.device)
+
     def read(self) -> list[list[float]]:
         """Bring the numbers of the steps since the last call to the host, in one transfer; means over processes."""
         if not self.fresh:
@@ -84,16 +96,18 @@ class Trainer:
 def make_trainer(method: Method, run: RunConfig, device: torch.device) -> Trainer:
     """Put `method` on its device and give it what training needs, in the order that torch wants."""
     precision = resolve_precision(run.precision, device)
-    if precision == "fp16" and run.distributed == "fsdp" and is_distributed():
+    sharded = run.distributed == "fsdp" and is_distributed()
+    if precision == "fp16" and sharded:
         raise ValueError("precision must be bf16 or fp32 with distributed=fsdp, got fp16. Do precision=bf16.")
     method.to(device)
+    twin = deepcopy(method).cpu() if sharded and rank() == 0 else None
     if run.checkpoint_activations:
         checkpoint_activations(method)
     if run.compile:
         compile_children(method, device)
     net = distribute(method, run.distributed, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    return Trainer(method, net, make_optimizer(method, run.optim), scaler, run, device, precision)
+    return Trainer(method, net, make_optimizer(method, run.optim), scaler, run, device, precision, twin)
 
 
 def require_used(method: nn.Module) -> None:

@@ -191,6 +191,29 @@ def stop_after_seven(out, run):
         fit(toy(run.method), Stream(run), run, out=out)
 
 
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_observers_are_shown_a_whole_method(tmp_path, how):
+    """The sum of squares that the observer finds is that of the checkpoint of the same step."""
+    together(observed, tmp_path / "a", how)
+    found = {r["step"]: r["probe/norm"] for r in rows(tmp_path / "a") if "probe/norm" in r}
+    trained = {n for n, _ in toy().named_parameters()}
+    saved = {n.removeprefix("method."): x for n, x in weights(tmp_path / "a").items()}
+    want = sum(x.double().square().sum().item() for n, x in saved.items() if n in trained)
+    assert list(found) == [2, 4] and found[4] == pytest.approx(want, rel=1e-12) and found[2] != found[4]
+
+
+def observed(out, how):
+    def observer(moment):
+        assert rank() == 0
+        assert all(type(p) is torch.nn.Parameter for p in moment.method.parameters())
+        z = moment.method.predictor(moment.method.encode(torch.ones(3, 6))[:, 0])  # any part may be used alone
+        assert z.shape == (3, 8)
+        return {"probe/norm": sum(p.double().square().sum() for p in moment.method.parameters()).item()}
+
+    run = toy_run(distributed=how, log__look=2, budget__steps=4)
+    fit(toy(run.method), ToyStream(run), run, out=out, observers=[observer])
+
+
 def test_a_refusal_reaches_every_process(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_text("")
