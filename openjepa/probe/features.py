@@ -139,6 +139,8 @@ def known(found: Features) -> Features:
     """Only the pictures with a label; features that are not finite are refused."""
     if not bool(found.z.isfinite().all()):
         raise ValueError("features must be finite, got nan or inf. The run has diverged: probe an earlier checkpoint.")
+    if found.z.device.type == "mps":  # which has neither double precision nor eigenvalues
+        found = Features(found.z.cpu(), found.labels.cpu(), found.index.cpu())
     found = found if bool((found.labels >= 0).all()) else found.rows(found.labels >= 0)
     if len(found.z) == 0:
         raise ValueError("labels must be known for some pictures, got none. Probe on a labelled source.")
