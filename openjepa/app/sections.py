@@ -59,6 +59,7 @@ def code(text: str) -> str:
 CARDS = (
     ("loss", "Loss", "a proxy: judge by the rest"),
     ("health/spread", "Spread", "of features over pictures; 0 is collapse"),
+    ("health/projected_std", "Projected size", "behind the projector; 1 is asked"),
     ("health/rank", "Rank", "directions above the noise floor"),
     ("health/knn", "kNN accuracy", "frozen features, nearest neighbours"),
     ("images_per_s", "Pictures per second", "while training"),
@@ -72,7 +73,7 @@ def cards(history: Rows) -> str:
         _, values = series(history, key)
         if values:
             last = f"{values[-1]:.1%}" if key == "health/knn" else short(values[-1])
-            line = spark(values[-POINTS:], colour=len(out) + 1)
+            line = spark(values[-POINTS:], colour=len(out) % 6 + 1)
             parts = f'<div class="k">{name}</div><div class="v">{last}</div>{line}<div class="n">{note}</div>'
             out.append(f'<div class="card">{parts}</div>')
     return f'<div class="cards">{"".join(out)}</div>' if out else ""
@@ -87,13 +88,22 @@ def beside(runs: Sequence[tuple[str, Rows]]) -> str:
             Axis(low=0),
             "0 is collapse: all pictures look the same.",
         ),
+        (
+            "health/projected_std",
+            "Size of the projected features",
+            Axis(low=0, high=1),
+            "Behind the projector; 1 is asked.",
+        ),
         ("health/rank", "Rank above the noise floor", Axis(low=0), "How many directions the features really use."),
         ("health/knn", "kNN accuracy", Axis(low=0), "Labels are used to report, never to train."),
         ("loss", "Loss", Axis(), "A lower loss is not a better run: a collapsed one can have the lowest."),
     )
     out = []
     for key, title, axis, note in wanted:
-        lines = [Series(name, *_thin(series(rows, key))) for name, rows in runs]
+        looks = [
+            (name, with_start([r for r in rows if "health/spread" in r]) if "/" in key else rows) for name, rows in runs
+        ]
+        lines = [Series(name, *_thin(series(rows, key)), colour=i % 6 + 1) for i, (name, rows) in enumerate(looks)]
         out.append(_noted(chart([s for s in lines if s.x], title=title, y=axis), note))
     body = "".join(out)
     return f'<h2>Side by side</h2><div class="charts two">{body}</div>' if body else ""
