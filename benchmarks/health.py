@@ -1,6 +1,6 @@
 """Are the health verdicts right? Short runs with a known fault each, their verdicts, and how early the alarm comes.
 
-    python -m benchmarks.health few           # six runs, to see that it works
+    python -m benchmarks.health few           # four runs, to see that it works
     python -m benchmarks.health tune          # seeds 0-1: the runs on which the limits were chosen
     python -m benchmarks.health report        # seeds 2-5: the runs that are published; writes results/health_*.json
 
