@@ -2,7 +2,7 @@
 
     python -m benchmarks.sigreg                 # minutes on two cores; writes benchmarks/results/sigreg_cpu_<date>.json
     python -m benchmarks.sigreg --device cuda
-    python -m benchmarks.sigreg --compiled      # also the direct formula under torch.compile (one thread; needs a compiler)
+    python -m benchmarks.sigreg --compiled      # also the direct formula under torch.compile (one thread)
     python -m benchmarks.sigreg --quick         # one small size, writes nothing
 
 All sides get the same samples and the same directions, run alternately in one process, and the median of the rounds

@@ -17,7 +17,10 @@ are still in the cache: the backward pass only scales it.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -71,49 +74,71 @@ epps_pulley.register_autograd(_scale, setup_context=_keep)
 
 
 def _blocks(z: Tensor, directions: Tensor, knots: int, limit: float, learn: bool) -> tuple[Tensor, Tensor]:
+    """Share the directions out over threads, each with its own workspace, and add up what they find."""
+    part = partial(_part, z, knots=knots, limit=limit, share=1.0 / (directions.shape[0] * z.shape[0]), learn=learn)
+    if z.device.type != "cpu" or dist.is_distributed() or torch.get_num_threads() == 1:
+        return part(directions)
+    # Parallel operations meet a barrier each, and wait long there when other processes hold a core, as a data loader's
+    # workers do. So every operation runs on one thread, and threads run different directions.
+    threads = min(8, torch.get_num_threads(), -(-z[..., 0].numel() * directions.shape[0] // (1 << 17)))
+    with _one_thread_per_operation():
+        if threads == 1:
+            return part(directions)
+        shares = directions.split(-(-directions.shape[0] // threads))
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            found = list(pool.map(part, shares))
+        return sum((value for value, _ in found[1:]), found[0][0]), sum((grad for _, grad in found[1:]), found[0][1])
+
+
+def _part(
+    z: Tensor, directions: Tensor, *, knots: int, limit: float, share: float, learn: bool
+) -> tuple[Tensor, Tensor]:
     """Project a chunk of directions at a time, then run through the chunk in blocks of the cache's size."""
     views, samples, dim = z.shape
     slices, flat = directions.shape[0], z.reshape(-1, dim)  # (VN, D)
     chunk, rows = _sizes(views, samples, slices, z.device)
     t, weights, phi = (c.to(z) for c in knots_and_weights(knots, limit))
-    step = limit / (knots - 1)
     expand = _expansion(knots).to(z)  # (near far, 2T)
     work = _Workspace(z, knots, rows, samples)
     total = z.new_zeros(())
     grad = torch.zeros_like(flat, memory_format=torch.contiguous_format) if learn else z.new_empty(0)
-    share = 2.0 * dist.world_size() / (slices * views)  # DDP averages over ranks: see dist
-    for first in range(0, slices, chunk):
-        some = directions[first : first + chunk]
-        theta = (step * some) @ flat.t()  # (k, VN)
+    pull = 2.0 * dist.world_size() * share * torch.cat([weights * t] * 2)  # DDP averages over ranks: see dist
+    for some in directions.split(chunk):
+        theta = (limit / (knots - 1) * some) @ flat.t()  # (k, VN)
         for angle in theta.view(-1, samples).split(rows):  # (R, N), one row per direction and view
             near, far = work.harmonics(angle)
             means = dist.all_mean(_sums(near, far) @ expand / samples)  # (R, 2T)
             off = means - torch.cat([phi, torch.zeros_like(phi)])
             total += (off.square() @ torch.cat([weights, weights])).sum()
             if learn:
-                cos_off, sin_off = (share * off * torch.cat([weights * t] * 2)).chunk(2, dim=1)
+                cos_off, sin_off = (pull * off).chunk(2, dim=1)
                 mix = torch.cat([sin_off, -cos_off], dim=1) @ expand.t()  # d cos = -t sin, d sin = t cos
                 work.mix(mix.view(-1, near.shape[0], far.shape[0]), near, far, out=angle)
         if learn:
             grad.addmm_(theta.t(), some)
-    value = total * (samples * dist.world_size() / (slices * views))
-    return value, grad.view_as(z) if learn else grad
+    return total * (samples * dist.world_size() * share), grad.view_as(z) if learn else grad
+
+
+@contextmanager
+def _one_thread_per_operation() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _sizes(views: int, samples: int, slices: int, device: torch.device) -> tuple[int, int]:
     """How many directions to project at once, and how many rows of samples to work on at once.
 
-    On one CPU thread 64k numbers per list are enough to hide the cost of an operation and few enough for the cache.
-    With more threads each operation ends in a barrier, which is slow when other processes hold a core (a data loader's
-    workers do), so blocks are larger and barriers fewer. On an accelerator, and between processes (one reduction per
-    block), a block is a whole chunk.
+    On the CPU 64k numbers per list are enough to hide the cost of an operation and few enough for the cache. On an
+    accelerator, and between processes (one reduction per block), a block is a whole chunk.
     """
     chunk = max(1, min(slices, (1 << 21) // (views * samples)))
     if device.type != "cpu" or dist.is_distributed():
         return chunk, chunk * views
-    threads = torch.get_num_threads()
-    numbers = (1 << 16) * min(4, threads)
-    return chunk, max(1, min(chunk * views, numbers // samples))
+    return chunk, max(1, min(chunk * views, (1 << 16) // samples))
 
 
 def _sums(near: Tensor, far: Tensor) -> Tensor:

@@ -81,6 +81,22 @@ def test_many_directions_are_done_in_chunks():
     torch.testing.assert_close(grad, sum(p[1] for p in parts) / 3)
 
 
+def test_threads_share_the_directions_and_leave_the_setting_alone():
+    z = torch.randn(2, 1024, 4, generator=rng(), dtype=torch.float64, requires_grad=True)
+    unit = random_directions(301, 4, rng(1)).double()
+    before, found = torch.get_num_threads(), {}
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            value = sigreg(z, directions=unit)
+            found[threads] = (value.detach(), torch.autograd.grad(value, z)[0])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found[2], found[1])
+    torch.testing.assert_close(found[3], found[1])
+
+
 @pytest.mark.parametrize("test", TESTS)
 def test_gradcheck(test):
     z = torch.randn(2, 9, 3, generator=rng(), dtype=torch.float64, requires_grad=True)
