@@ -10,8 +10,9 @@ from torch import Tensor
 
 from openjepa.nn import AttentiveHead
 from openjepa.probe.features import Features, Labelled, with_tokens
+from openjepa.probe.logistic import DEAD
 from openjepa.probe.result import ProbeResult, hold_out, num_classes, several
-from openjepa.probe.training import minimise, named
+from openjepa.probe.training import enough_epochs, minimise, named
 
 
 @dataclass(frozen=True)
@@ -33,25 +34,27 @@ def attentive(
     lrs: Sequence[float] = (3e-4, 1e-3, 3e-3),
     repeats: int = 1,
     heads: int | None = None,
-    epochs: int = 20,
-    batch_size: int = 256,
+    epochs: int | None = None,
+    batch_size: int = 128,
     weight_decay: float = 0.05,
     held_out: float = 0.2,
 ) -> ProbeResult:
     """Accuracy of cross-attention pooling and a linear map on frozen patch tokens.
 
     The head is `openjepa.nn.AttentiveHead` (one query, one cross-attention block), trained with AdamW, a tenth of the
-    steps warm-up, then a cosine to zero. Tokens are centred and scaled by one number on the training pictures, so one
-    grid of rates fits every encoder. All tokens are held in memory: N * T * D * 4 bytes.
+    steps warm-up, then a cosine to zero. Every feature is first standardised on the training pictures, so that one grid
+    of rates fits every encoder, and features shared by all pictures do not drown the others in the head's layer norm;
+    as in the linear probe, this hides a collapse. All tokens are held in memory: N * T * D * 4 bytes.
 
     train, test  `Labelled`, or `Features` with z (N, T, D); (N, D) counts as one token
     lrs          the rate with the best accuracy on `held_out` of the training pictures is taken for all of them
     repeats      heads trained with seeds seed, seed + 1 ...
+    epochs       by default 20, and more where these would be fewer than 400 steps
     heads        of the attention; by default one per 64 features where that divides
     returns      interval: t over seeds, or Wilson over test pictures when there is one
 
     Source: the frozen evaluation of V-JEPA (arXiv 2404.08471), which uses 16 heads, 20 epochs and augmentation; here
-    no augmentation, since the tokens are computed once.
+    no augmentation, since the tokens are computed once, and standardised tokens.
 
     >>> labels = torch.arange(80) // 40
     >>> z = torch.randn(80, 3, 4) + 4 * torch.eye(4)[labels][:, None]
@@ -64,9 +67,10 @@ def attentive(
     dim = a.z.shape[-1]
     if heads is None:
         heads = max(1, dim // 64) if dim % max(1, dim // 64) == 0 else 1
-    mean = a.z.mean((0, 1))
-    scale = 1 / (a.z - mean).square().mean().sqrt().clamp_min(1e-12)
+    std, mean = torch.std_mean(a.z, dim=(0, 1), unbiased=False)
+    scale = torch.where(std > DEAD * mean.abs(), 1 / std.clamp_min(1e-30), 0.0)
     a, b = (replace(part, z=(part.z - mean) * scale) for part in (a, b))
+    epochs = epochs or enough_epochs(len(a.z), batch_size)
     recipe = _Recipe(classes, heads, epochs, batch_size, weight_decay)
     lr, tried = _choose(a, lrs, recipe, held_out, seed)
     correct = [_fit(a, b.z, lr, recipe, seed + r) == b.labels for r in range(repeats)]

@@ -12,7 +12,7 @@ from openjepa.nn import LinearHead
 from openjepa.nn.encoder import Encoder, pool
 from openjepa.probe.features import Batch, Features, Labelled
 from openjepa.probe.result import ProbeResult, num_classes, several
-from openjepa.probe.training import minimise, named
+from openjepa.probe.training import enough_epochs, minimise, named
 
 
 class Classifier(nn.Module):
@@ -34,7 +34,7 @@ def finetune(
     seed: int = 0,
     lr: float = 1e-3,
     repeats: int = 1,
-    epochs: int = 20,
+    epochs: int | None = None,
     batch_size: int = 128,
     weight_decay: float = 0.05,
     layer_decay: float = 0.75,
@@ -49,6 +49,7 @@ def finetune(
 
     train, test  `Labelled` with an `openjepa.nn.Encoder`; the encoder of `train` is copied and not changed
     repeats      trainings with seeds seed, seed + 1 ...
+    epochs       by default 20, and more where these would be fewer than 400 steps
     flip         mirror half of the pictures in training; wrong for digits and letters
     returns      interval: t over seeds, or Wilson over test pictures when there is one
 
@@ -60,6 +61,7 @@ def finetune(
         raise ValueError("encoder must be an openjepa.nn.Encoder, got a plain callable. Use openjepa.nn.wrap.")
     (pictures, labels), (asked, asked_labels) = held(a), held(b)
     classes = num_classes(labels, asked_labels)
+    epochs = epochs or enough_epochs(len(pictures), batch_size)
     correct = []
     for r in range(repeats):
         with torch.random.fork_rng(devices=[torch.device(device)] if torch.device(device).type == "cuda" else []):

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+EPOCHS, FEWEST = 20, 400
+
 
 def order(n: int, batch_size: int, epochs: int, seed: int) -> Iterator[Tensor]:
     """Row indices of every batch: a new permutation per epoch, the last short batch left out when there are others."""
@@ -18,6 +20,15 @@ def order(n: int, batch_size: int, epochs: int, seed: int) -> Iterator[Tensor]:
     for _ in range(epochs):
         rows = torch.randperm(n, generator=generator)
         yield from (rows[i : i + size] for i in range(0, n - size + 1, size))
+
+
+def enough_epochs(n: int, batch_size: int) -> int:
+    """`EPOCHS`, or as many as make `FEWEST` steps where pictures are few.
+
+    >>> enough_epochs(50_000, 128), enough_epochs(1000, 128)
+    (20, 58)
+    """
+    return max(EPOCHS, math.ceil(FEWEST / steps_of(n, batch_size, 1)))
 
 
 def steps_of(n: int, batch_size: int, epochs: int) -> int:

@@ -17,7 +17,7 @@ QUICK = {  # enough for a toy
     "linear": {},
     "knn": {},
     "fewshot": {"resamples": 4, "fractions": (0.1,)},
-    "attentive": {"epochs": 20, "batch_size": 16, "lrs": (1e-3, 1e-2)},
+    "attentive": {"epochs": 12, "batch_size": 16, "lrs": (1e-2,)},
     "finetune": {"epochs": 12, "batch_size": 16, "lr": 1e-2},
 }
 

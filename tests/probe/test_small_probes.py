@@ -8,7 +8,7 @@ from torch import nn
 
 from openjepa.core.types import Moment
 from openjepa.nn import build_encoder
-from openjepa.probe import Features, OnlineProbe, baselines, fewshot, pixels, regress, settle, untrained
+from openjepa.probe import Features, OnlineProbe, attentive, baselines, fewshot, pixels, regress, settle, untrained
 from openjepa.probe.fewshot import draw
 from openjepa.probe.finetune import Classifier, layer_groups
 from openjepa.probe.ridge import ridge, ridge_classes
@@ -197,3 +197,10 @@ def test_fine_tuning_rates_rise_with_depth_and_cover_every_parameter(name: str):
     first = next(encoder.parameters())
     assert rate[id(first)] == 0.5 ** (n + 1) or name == "convnet_tiny"
     assert all(g["weight_decay"] == 0 for g in groups for p in g["params"] if p.dim() < 2)
+
+
+def test_the_rate_of_the_attentive_probe_is_chosen_on_held_out_training_pictures():
+    data = clusters(120, 0, 0.3)
+    found = attentive(data, clusters(40, 1, 0.3), lrs=(1e-7, 1e-2), epochs=6, batch_size=16)
+    assert found.settings["lr"] == 1e-2 and found.accuracy > 0.95
+    assert found.settings["held_out"]["1e-07"] < 0.8 < found.settings["held_out"]["0.01"]
