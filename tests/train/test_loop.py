@@ -154,6 +154,7 @@ def test_compile_where_it_does_not_work_goes_on_without(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler about itself
 def test_compile_keeps_names_and_numbers(tmp_path):
     for name in ("plain", "compiled"):
         run = toy_run(compile=name == "compiled")
