@@ -6,6 +6,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= dev,docs,onnx
 PYTEST ?= -n 2
+BENCH ?= sigreg masks step loader
 BIN := $(VENV)/bin
 DEMO := $(VENV)/.demo-ready
 READY := $(VENV)/.ready
@@ -46,8 +47,9 @@ types: $(READY)
 floors: $(READY)
 	$(BIN)/lint-imports --no-logo --no-cache
 
+# Speed; minutes each, ratios within one run. `python -m benchmarks.health report` validates the verdicts and takes longer.
 bench: $(READY)
-	for file in benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
+	for name in $(BENCH); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # The help tables are written anew; a difference from what is committed fails `make test`.
 docs: $(READY)
