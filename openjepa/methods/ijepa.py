@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from openjepa.config import Config, View
-from openjepa.core.compare import smooth_l1, whiten_tokens
+from openjepa.core.compare import centre, mse, smooth_l1, whiten_tokens
 from openjepa.core.masks import Masks, multiblock
 from openjepa.core.schedule import linear
 from openjepa.core.spread import sigreg
@@ -44,7 +44,8 @@ class IJEPAConfig(Config):
     paper_exact: bool = Field(False, description="the published mask sampler, with its biases")
     ema: tuple[float, float] = (0.996, 1.0)
     target_layers: int = Field(1, ge=1)
-    sigreg: float = Field(0.0, ge=0, description="weight of SIGReg on the pooled context; 0 as published")
+    sigreg: float = Field(0.0, ge=0, description="weight of SIGReg on the pooled contexts; 0 as published")
+    agree: float = Field(0.0, ge=0, description="with sigreg: weight of agreement between a picture's contexts")
     crop: View = View(scale=(0.3, 1.0))
 
     @property
@@ -60,7 +61,10 @@ class IJEPA(Method):
 
     def __init__(self, cfg: IJEPAConfig, *, size: int, channels: int = 3, encoder: nn.Module | None = None) -> None:
         super().__init__()
-        self.cfg, self.weights = cfg, {"predict": 1.0} | ({"sigreg": cfg.sigreg} if cfg.sigreg else {})
+        self.cfg, self.weights = (
+            cfg,
+            {"predict": 1.0} | ({"agree": cfg.agree, "sigreg": cfg.sigreg} if cfg.sigreg else {}),
+        )
         self.encoder = (
             build_encoder(cfg.encoder, size=size, channels=channels)
             if encoder is None
@@ -78,23 +82,27 @@ class IJEPA(Method):
         self.teacher = deepcopy(self.encoder).requires_grad_(False)
 
     def losses(self, batch: Pictures, clock: Clock) -> tuple[Terms, Seen]:
-        target = self.targets(batch.views[0][0])  # (B, N, D)
-        images, target = (x.repeat_interleave(self.cfg.contexts, 0) for x in (batch.views[0][0], target))
+        pictures = batch.views[0].transpose(0, 1).flatten(0, 1)  # (B V, C, H, W), the views of a picture side by side
+        images, target = (x.repeat_interleave(self.cfg.contexts, 0) for x in (pictures, self.targets(pictures)))
         masks = self.masks(images, clock)
 
         target = take(target, masks.targets)  # (B, M, Kt, D)
         z = self.encoder(images, keep=masks.context)[:, self.encoder.prefix :]  # (B, K, D)
         prediction = self.predictor(z, masks.context, masks.targets)  # (B, M, Kt, D)
-
-        terms = {"predict": smooth_l1(prediction, target)}
-        if self.cfg.sigreg:  # off in the published recipe
-            pooled = z.mean(1).unflatten(0, (-1, self.cfg.contexts)).transpose(0, 1)  # (V, B, D), a view per context
-            terms["sigreg"] = sigreg(pooled, directions=512, generator=clock.generator("sigreg"))
+        terms = {"predict": smooth_l1(prediction, target)} | self.beyond_the_paper(z, len(batch.index), clock)
 
         seen = {"z": z, "prediction": prediction, "target": target}
         seen = {name: x.detach() for name, x in seen.items()}
         seen |= {"context_index": masks.context, "target_index": masks.targets}
         return terms, seen
+
+    def beyond_the_paper(self, z: Tensor, batch: int, clock: Clock) -> Terms:
+        """Nothing as published. With `sigreg`: the pooled contexts of a picture agree and are Gaussian over pictures."""
+        if not self.cfg.sigreg:
+            return {}
+        pooled = z.mean(1).unflatten(0, (batch, -1)).transpose(0, 1)  # (V contexts, B, D)
+        spread = sigreg(pooled, directions=512, generator=clock.generator("sigreg"))
+        return {"agree": mse(pooled, centre(pooled).expand_as(pooled)), "sigreg": spread}
 
     def masks(self, images: Tensor, clock: Clock) -> Masks:
         c, side = self.cfg, self.encoder.patch

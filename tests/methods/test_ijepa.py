@@ -93,4 +93,4 @@ def test_sigreg_is_off_as_published_and_one_more_term_on_request() -> None:
     assert make("ijepa").weights == {"predict": 1.0}
     method = make("ijepa", sigreg=0.02, contexts=2)
     terms, _ = method.losses(pictures(method), Clock(0, 10))
-    assert terms.keys() == method.weights.keys() == {"predict", "sigreg"}
+    assert terms.keys() == method.weights.keys() == {"predict", "agree", "sigreg"}
