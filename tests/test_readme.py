@@ -95,7 +95,8 @@ def test_readme_python(pictures: Path) -> None:
 def test_readme_links() -> None:
     for file in ("README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))):
         text = (ROOT / file).read_text(encoding="utf-8")
-        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.M | re.S)
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", prose):
             assert ((ROOT / file).parent / link).exists(), f"{file} links to {link}"
 
 
