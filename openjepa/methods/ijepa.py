@@ -97,7 +97,7 @@ class IJEPA(Method):
         return terms, seen
 
     def beyond_the_paper(self, z: Tensor, batch: int, clock: Clock) -> Terms:
-        """Nothing as published. With `sigreg`: the pooled contexts of a picture agree and are Gaussian over pictures."""
+        """Nothing as published. With `sigreg`: a picture's pooled contexts agree, and are Gaussian over pictures."""
         if not self.cfg.sigreg:
             return {}
         pooled = z.mean(1).unflatten(0, (batch, -1)).transpose(0, 1)  # (V contexts, B, D)
