@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openjepa.core import measure
-from openjepa.core.epps_pulley import knots_and_weights
-from openjepa.core.spread import random_directions
+from openjepa.core.dist import alone
+from openjepa.core.spread import sigreg
 from openjepa.core.types import Seen
 
 SLICES = 256  # directions of SIGReg: its standard error is then a few per cent of the floor
@@ -137,19 +137,13 @@ def weights(method: nn.Module) -> dict[str, float]:
 
 
 def sigreg_here(p: Tensor) -> Tensor:
-    """`core.spread.sigreg` of (N, P) on fixed directions, over this process alone and without its gradient.
+    """`core.spread.sigreg` of (N, P) on fixed directions, over this process alone.
 
-    An observer runs on one process only; the training term is summed over processes, so calling it here would wait for
-    the others for ever.
+    An observer runs on one process only; the training term is reduced over processes, so without `alone` it would wait
+    for the others for ever.
     """
-    t, w, phi = (x.float().to(p.device) for x in knots_and_weights(17, 3.0))
-    u = random_directions(SLICES, p.shape[1], torch.Generator().manual_seed(0), p.device)
-    x = p @ u.T  # (N, K)
-    terms = [
-        w_ * (((s * x).cos().mean(0) - f).square() + (s * x).sin().mean(0).square())
-        for s, w_, f in zip(t, w, phi, strict=True)
-    ]
-    return len(p) * torch.stack(terms).sum(0).mean()
+    with alone():
+        return sigreg(p, directions=SLICES, generator=torch.Generator().manual_seed(0))
 
 
 def _float(x: Tensor) -> float:
