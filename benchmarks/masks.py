@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from record import save
 
+from benchmarks.record import save
 from openjepa.core.masks import Masks, multiblock
 from openjepa.core.tokens import take
 from openjepa.core.types import Clock

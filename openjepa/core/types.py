@@ -22,7 +22,7 @@ class Pictures(NamedTuple):
     """A batch of views. `views[g]` holds one kind of view, (V, B, C, H, W), normalised floats."""
 
     views: tuple[Tensor, ...]
-    index: Tensor  # (B,) position in the source
+    index: Tensor  # type: ignore[assignment]  # (B,) position in the source
     label: Tensor  # (B,) class, or -1: never used by a self-supervised loss
 
 

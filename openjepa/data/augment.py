@@ -31,8 +31,8 @@ def augment(crops: Tensor, view: View, u: Tensor, mean: Sequence[float], std: Se
     mean, std  per channel, of pictures in 0..1; the result is (x - mean) / std
 
     Order: brightness, contrast, saturation, hue, grey, clamp to 0..1, blur, solarize, normalise, rotate. Differences
-    from the usual chain of separate steps: the order of the four jitter steps is fixed instead of drawn; values are clamped
-    once, after them, instead of after each; the hue turns about the grey axis of RGB (see `hue_matrix`).
+    from the usual chain of separate steps: the order of the four jitter steps is fixed instead of drawn; values are
+    clamped once, after them, instead of after each; the hue turns about the grey axis of RGB (see `hue_matrix`).
 
     >>> x = torch.full((2, 3, 4, 4), 255, dtype=torch.uint8)
     >>> augment(x, View(), torch.zeros(2, COLOUR_DRAWS), (0.5,) * 3, (0.25,) * 3).unique().round()

@@ -75,6 +75,7 @@ class IJEPA(Method):
                 f"encoder must be able to run on the kept patches only (a ViT), got {cfg.encoder.name!r}: "
                 "a convolution slides over the hidden patches and would see them. Use vit_NAME/PATCH, or method lejepa."
             )
+        self.patch = self.encoder.patch
         heads = cfg.predictor_heads or max(1, cfg.predictor_width // 32)
         self.predictor = MaskedPredictor(
             self.encoder.dim, self.encoder.grid, cfg.predictor_width, cfg.predictor_depth, heads, cfg.share_context
@@ -105,7 +106,7 @@ class IJEPA(Method):
         return {"agree": mse(pooled, centre(pooled).expand_as(pooled)), "sigreg": spread}
 
     def masks(self, images: Tensor, clock: Clock) -> Masks:
-        c, side = self.cfg, self.encoder.patch
+        c, side = self.cfg, self.patch
         return multiblock(
             (images.shape[-2] // side, images.shape[-1] // side), len(images), clock=clock, num_targets=c.num_targets,
             target_scale=c.target_scale, target_aspect=c.target_aspect, context_scale=c.context_scale,
@@ -117,7 +118,7 @@ class IJEPA(Method):
         with torch.no_grad():
             self.teacher.eval()
             layers = self.teacher.layers(images, range(-self.cfg.target_layers, 0))
-            return sum(whiten_tokens(z[:, self.teacher.prefix :]) for z in layers) / len(layers)
+            return torch.stack([whiten_tokens(z[:, self.teacher.prefix :]) for z in layers]).mean(0)
 
     def encode(self, obs: Tensor) -> Tensor:
         return self.teacher(obs)[:, self.teacher.prefix :]

@@ -63,12 +63,16 @@ def digits_ijepa() -> Settings:
 
 
 def cifar10_lejepa_cpu() -> Settings:
-    """LeJEPA on CIFAR-10 (32 x 32) for two laptop cores."""
+    """LeJEPA on CIFAR-10 (32 x 32) for two laptop cores.
+
+    Every picture costs, so the net is narrow (0.7 M parameters, 51 MFLOP a picture) and the local views are half size,
+    which makes them four times cheaper.
+    """
     return {
         "method": {
             "name": "lejepa",
-            "encoder": "convnet_tiny",
-            "lam": 0.05,
+            "encoder": {"name": "convnet_tiny", "width": 24},
+            "lam": 0.02,
             "slices": 512,
             "projector_hidden": 512,
             "projector_out": 64,
@@ -76,30 +80,38 @@ def cifar10_lejepa_cpu() -> Settings:
             "local_views": {"count": 2, "size": 16, "scale": (0.1, 0.4), "filter": "bilinear", **COLOUR},
         },
         "data": {"path": "cifar10", "split": "train", "normalise": "data"},
-        "batch_size": 256,
-        "budget": {"minutes": 15},
+        "batch_size": 128,
+        "budget": {"minutes": 18},
         "optim": {"lr": 2e-3, "weight_decay": 0.05},
         "log": {"every": 20},
     }
 
 
 def cifar10_ijepa_cpu() -> Settings:
-    """I-JEPA on CIFAR-10 for two laptop cores."""
+    """I-JEPA on CIFAR-10 for two laptop cores: what keeps it from the easy answers when there is little time.
+
+    Rotary positions and patches at unit variance, so that no token tells only where it is; a slow teacher, so that the
+    target is not yet what the student already knows; SIGReg on the pooled contexts of two crops, which must agree, so
+    that the features keep their spread. 6 x 6 tokens of 24-pixel crops and a predictor that reads the context once.
+    """
     return {
         "method": {
             "name": "ijepa",
-            "encoder": {"name": "vit_nano/4", "pos": "rope"},
+            "encoder": {"name": "vit_nano/4", "depth": 4, "pos": "rope"},
             "predictor_width": 64,
             "predictor_depth": 2,
             "share_context": True,
-            "ema": (0.99, 1.0),
-            "crop": {"scale": (0.3, 1.0), "filter": "bilinear", "flip": 0.5},
+            "context_keep": 12,
+            "ema": (0.998, 1.0),
+            "sigreg": 0.05,
+            "agree": 1.0,
+            "crop": {"count": 2, "scale": (0.3, 1.0), "filter": "bilinear", "flip": 0.5},
         },
-        "data": {"path": "cifar10", "split": "train", "normalise": "data"},
-        "batch_size": 128,
+        "data": {"path": "cifar10", "split": "train", "normalise": "data", "size": 24},
+        "batch_size": 64,
         "budget": {"minutes": 18},
-        "optim": {"lr": 1e-3, "weight_decay": 0.05},
-        "log": {"every": 20},
+        "optim": {"lr": 1.5e-3, "weight_decay": 0.05},
+        "log": {"every": 50},
     }
 
 
@@ -133,8 +145,10 @@ def cifar10_ijepa_gpu() -> Settings:
         "encoder": {"name": "vit_tiny/4", "pos": "rope"},
         "predictor_width": 192,
         "predictor_depth": 4,
+        "context_keep": None,
         "ema": (0.996, 1.0),
     }
+    run["data"] = {**run["data"], "size": 32}
     return {
         **run,
         "batch_size": 1024,
