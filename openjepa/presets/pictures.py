@@ -39,7 +39,7 @@ def digits_collapse() -> Settings:
     """The demo's sick twin: lam 0 takes SIGReg away, and nothing keeps the features from becoming one point."""
     run = digits_lejepa()
     run["method"] = {**run["method"], "lam": 0.0}
-    return {**run, "budget": {"steps": 200}, "log": {"every": 20, "look": 20}}
+    return {**run, "budget": {"steps": 120}, "log": {"every": 20, "look": 10}}
 
 
 def digits_ijepa() -> Settings:
