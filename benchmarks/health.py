@@ -16,7 +16,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -277,12 +277,12 @@ FAULTS = {
 }
 
 
-def jobs(seeds: range) -> list[Job]:
-    """Every fault on digits, and a healthy control on digits, shapes and photographs."""
+def jobs(seeds: Sequence[int], controls: Sequence[str]) -> list[Job]:
+    """Every fault on digits, and a healthy control on each of `controls`."""
     out = []
     for seed in seeds:
         for method, faults in FAULTS.items():
-            out += [Job(method, data, "healthy", seed) for data in SOURCES if data != "cifar10" or DATA.is_dir()]
+            out += [Job(method, data, "healthy", seed) for data in controls if data != "cifar10" or DATA.is_dir()]
             out += [Job(method, "digits", fault, seed) for fault in faults]
     return out
 
@@ -355,11 +355,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["tune", "report", "few"])
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--controls", nargs="+", choices=list(SOURCES), default=list(SOURCES), help="healthy runs on")
+    parser.add_argument("--seeds", type=int, nargs="+", help="by default 0 1 to tune, 2 3 4 5 to report")
     parser.add_argument("--keep", type=Path, help="folder for the histories, to try other limits on without training")
     given = parser.parse_args()
-    chosen = {"tune": range(2), "report": range(2, 6), "few": range(1)}[given.what]
+    chosen = given.seeds or {"tune": [0, 1], "report": [2, 3, 4, 5], "few": [0]}[given.what]
     todo = (
-        jobs(chosen)
+        jobs(chosen, given.controls)
         if given.what != "few"
         else [Job(m, "digits", f, 0) for m in FAULTS for f in ("healthy", FAULTS[m][0])]
     )
@@ -374,10 +376,11 @@ def main() -> None:
                 f"{r['name']:42s} {r['verdict']:24s} alarm {r['alarm']}  loss {r['loss_step']}  {r['seconds']} s",
                 flush=True,
             )
-    found = summary(results)
-    print(json.dumps(found, indent=1))
+            if given.what == "report":  # kept as they come: the whole takes half an hour
+                path = save("health", {"summary": summary(results), "seeds": chosen, "runs": results})
+    print(json.dumps(summary(results), indent=1))
     if given.what == "report":
-        print(save("health", {"summary": found, "seeds": list(chosen), "runs": results}))
+        print(path)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import logging
 import statistics
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from openjepa.config import nearest
 from openjepa.data.cache import MAX_BYTES, SHORT_SIDE, cache_folder, hold, plan_sizes, survey
 from openjepa.data.config import DataConfig
 from openjepa.data.picture import SUFFIXES, BadPicture, Header
@@ -90,9 +91,10 @@ def kind_of(path: str) -> str:
         return "shards"
     file = Path(path).expanduser()
     if not file.exists():
-        known = ["digits", "shapes"]
-        near = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
-        raise ValueError(f"data must exist, got {path!r}. {nearest(file.name, [*near[:1000], *known])}")
+        here = [p.name for p in islice(file.parent.iterdir(), 1000)] if file.parent.is_dir() else []
+        close = get_close_matches(file.name, [*here, "digits", "shapes"], n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else "Check the path, or use a built-in source: digits, shapes."
+        raise ValueError(f"data must exist, got {path!r}. {hint}")
     if file.is_dir():
         return _kind_of_folder(file)
     if low.endswith((".txt", ".csv", ".tsv")):
