@@ -94,3 +94,19 @@ def test_sigreg_is_off_as_published_and_one_more_term_on_request() -> None:
     method = make("ijepa", sigreg=0.02, contexts=2)
     terms, _ = method.losses(pictures(method), Clock(0, 10))
     assert terms.keys() == method.weights.keys() == {"predict", "agree", "sigreg"}
+
+
+@pytest.mark.parametrize(("pos", "std", "keeps"), [("sincos", 0.02, False), ("rope", None, True)])
+def test_positions_that_drown_the_content_are_what_remains(pos: str, std: float | None, keeps: bool) -> None:
+    """The published start on small patches: tokens come to tell where they are. See docs/design/0002-ijepa-small.md."""
+    method = make("ijepa", encoder={"name": "vit_nano/4", "width": 32, "depth": 2, "heads": 2, "pos": pos})
+    if std is not None:
+        for net in (method.encoder, method.teacher):
+            torch.nn.init.trunc_normal_(
+                net.patch_embed.proj.weight, std=std, generator=torch.Generator().manual_seed(0)
+            )
+    opt = torch.optim.AdamW(trainable(method), lr=1e-3)
+    before = spread(method)
+    for i in range(100):
+        step(method, opt, pictures(method, seed=i), Clock(i, 100))
+    assert (spread(method) > 0.5 * before) == keeps
