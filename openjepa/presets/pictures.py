@@ -47,7 +47,7 @@ def digits_ijepa() -> Settings:
     return {
         "method": {
             "name": "ijepa",
-            "encoder": "vit_micro/2",
+            "encoder": {"name": "vit_micro/2", "pos": "rope"},
             "predictor_width": 64,
             "predictor_depth": 2,
             "share_context": True,
