@@ -126,6 +126,13 @@ class Views:
         return {"name": "supervised", "views": [v.model_dump() for v in self.views]}
 
 
+def plain(run: RunConfig) -> dict:
+    """The settings without where this machine keeps its data."""
+    settings = json.loads(run.model_dump_json())
+    settings["data"]["path"] = Path(run.data.path).name
+    return settings
+
+
 def seconds_per_step(method: Method, size: int, batch: int) -> float:
     """Processor seconds of a supervised step, crops not counted."""
     x = Pictures((torch.randn(1, batch, 3, size, size),), torch.arange(batch), torch.zeros(batch, dtype=torch.long))
@@ -152,7 +159,7 @@ def main() -> None:
     for name in args.methods:
         run = resolve(PRESETS[name], keywords={"data": args.data})
         size = open_source(run.data).size
-        found = results[name] = {"settings": json.loads(run.model_dump_json()), "runs": [], "supervised": []}
+        found = results[name] = {"settings": plain(run), "runs": [], "supervised": []}
         for seed in args.seeds:
             found["runs"].append(trained(name, seed, args, labels=False))
             save(f"cifar10-{args.part}", results)  # kept as it comes: the whole takes an hour
