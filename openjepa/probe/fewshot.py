@@ -12,8 +12,8 @@ from openjepa.probe.features import Features, Labelled, pooled
 from openjepa.probe.logistic import axes_of, fit, predict
 from openjepa.probe.result import ProbeResult, num_classes, several, shuffled_ranks
 
-# Times total variance / labels. Picked by test accuracy of pixels and random features on digits and CIFAR-10: flat from 1
-# to 10 labels per class on both. Not free of tuning there; the same for every contestant.
+# Times total variance / labels. Picked by test accuracy of pixels and random features on digits and CIFAR-10: flat
+# from 1 to 10 labels per class on both. Not free of tuning there; the same for every contestant.
 PENALTY = 0.1
 
 
