@@ -12,11 +12,12 @@ The public names are below. Each is fetched from its room when it is first used,
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from openjepa.lazy import lookup
 
 if TYPE_CHECKING:
     from openjepa.app.agent import JEPAAgent as JEPAAgent
@@ -73,15 +74,7 @@ _HOMES = {  # public name -> where it lives
 __all__ = ["__version__", *_HOMES]
 
 
-def _fetch(name: str) -> Any:
-    module, _, attribute = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return _fetch(name)
-    raise AttributeError(f"module 'openjepa' has no attribute {name!r}")
+_fetch = __getattr__ = lookup(__name__, _HOMES)
 
 
 def __dir__() -> Iterable[str]:

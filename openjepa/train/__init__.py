@@ -5,8 +5,9 @@ The names below are looked up when they are first used, because `openjepa.train.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from openjepa.lazy import lookup
 
 if TYPE_CHECKING:
     from openjepa.train.failure import RunFailed
@@ -17,8 +18,4 @@ _HOMES = {"execute": "whole", "RunFailed": "failure", "Observer": "loop", "fit":
 
 __all__ = ["Observer", "RunFailed", "execute", "fit"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lookup(__name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()})
