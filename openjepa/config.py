@@ -68,6 +68,18 @@ class Config(BaseModel):
 BARE = ""  # the key under which `merge` keeps a bare value when fields are set below it
 
 
+class Window(Config):
+    """How windows are cut from episodes.
+
+    steps  observations per window
+    skip   world steps from one observation to the next; their actions are joined into one, (skip x A) numbers
+    """
+
+    shorthand: ClassVar[str] = "steps"
+    steps: int = Field(2, ge=2)
+    skip: int = Field(1, ge=1)
+
+
 class View(Config):
     """One kind of random view of a picture: how many, how large, and what is done to it.
 

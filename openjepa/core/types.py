@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,6 +24,47 @@ class Pictures(NamedTuple):
     views: tuple[Tensor, ...]
     index: Tensor  # type: ignore[assignment]  # (B,) position in the source
     label: Tensor  # (B,) class, or -1: never used by a self-supervised loss
+
+
+class Windows(NamedTuple):
+    """A batch of windows cut from episodes: T observations in a row and the T - 1 actions between them."""
+
+    obs: Tensor  # (B, T, S) or (B, T, C, H, W), normalised floats
+    action: Tensor  # (B, T - 1, A), normalised; action t leads from obs t to obs t + 1; A = 0 where nobody acts
+    state: Tensor  # (B, T, P) physical variables in their own units, P = 0 where unknown: reported, not learned from
+    index: Tensor  # type: ignore[assignment]  # (B,) number of the window in its source
+
+
+@dataclass(frozen=True)
+class Space:
+    """What episodes look like, without any of their data: what a world model must know to be built.
+
+    obs       shape of one observation: (S,) or (C, H, W)
+    action    A, the numbers of one action (of all the world steps between two observations); 0 where nobody acts
+    names     of the state variables, P of them; of the observation's own variables where it is a state
+    discrete  number of choices when actions are indices, sent to the model one-hot (then A = choices x skip)
+    """
+
+    obs: tuple[int, ...]
+    action: int = 0
+    names: tuple[str, ...] = ()
+    discrete: int | None = None
+
+    @property
+    def pictures(self) -> bool:
+        return len(self.obs) == 3
+
+
+@runtime_checkable
+class Dynamics(Protocol):
+    """A model that can dream: all that planners, rollouts and probes of world models ask of one.
+
+    z is (B, D) or (B, N, D). A model that wants more of the past than z may also define
+    `unroll(z, actions) -> (B, K, ...)`, see `openjepa.core.rollout`.
+    """
+
+    def encode(self, obs: Tensor) -> Tensor: ...  # (B, S) or (B, C, H, W) -> z
+    def step(self, z: Tensor, action: Tensor) -> Tensor: ...  # z, (B, A) -> z one step later
 
 
 @dataclass(frozen=True)

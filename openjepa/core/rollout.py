@@ -1,0 +1,34 @@
+"""Imagined futures: a model's own predictions, fed back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from openjepa.core.types import Dynamics
+
+
+def rollout(model: Dynamics, z: Tensor, actions: Tensor) -> Tensor:
+    """z_{k+1} = step(z_k, a_k) for k = 0 .. K - 1, starting from `z`.
+
+    z        (B, ...) latent now
+    actions  (B, K, A); K actions give K futures
+    returns  (B, K, ...) latents 1 .. K steps ahead (the start is not among them)
+
+    A model with a memory of its own defines `unroll(z, actions)`, which is then used.
+
+    >>> class Walk:
+    ...     def encode(self, obs): return obs
+    ...     def step(self, z, action): return z + action
+    >>> rollout(Walk(), torch.zeros(1, 2), torch.ones(1, 3, 2))[0, :, 0].tolist()
+    [1.0, 2.0, 3.0]
+    """
+    if actions.dim() != 3 or actions.shape[0] != z.shape[0]:
+        raise ValueError(f"actions must have shape ({z.shape[0]}, K, A), got {tuple(actions.shape)}. Do one row per z.")
+    if hasattr(model, "unroll"):
+        return model.unroll(z, actions)
+    futures = []
+    for k in range(actions.shape[1]):
+        z = model.step(z, actions[:, k])
+        futures.append(z)
+    return torch.stack(futures, 1)  # (B, K, ...)
