@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "openjepa").rglob("*.py"))
 MAX_FILE, MAX_FUNCTION = 400, 60  # lines; wished: 250 and 40. A function is counted without its docstring
+OPEN = {"make_world"}  # its keywords are the fields of a config, which refuses unknown ones
 NAMELESS = {"utils", "common", "misc", "helpers", "manager", "handler", "new", "old", "v2"}
 
 
@@ -44,7 +45,7 @@ def test_plain_code(path: Path) -> None:
         where = f"{path}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, f"{where} must name what it catches"
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.name not in OPEN:
             assert node.args.kwarg is None, f"{where} {node.name} must name its arguments"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id != "hasattr", f"{where} must know what it is given"
