@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -14,9 +14,12 @@ from openjepa.core.types import Clock, Seen, Terms
 class Method(nn.Module, ABC):
     """An objective and the networks it trains.
 
+    eats        "pictures" (then `cfg.views` says which views) or "windows" of episodes (then `cfg.window`, how they are
+                cut, and the method is built as `M(cfg, space=Space(...))`)
     weights     loss term -> weight; `losses` must return exactly these names
     losses      one batch -> (unweighted terms, what was seen); the optimiser minimises sum of weights * terms
-    encode      observation -> frozen features, (B, N, D) tokens: for probes, planners, export and the playground
+    encode      observation -> frozen features, (B, N, D) tokens: for probes, planners, export and the playground;
+                on windows one observation, (B, S) or (B, C, H, W), -> z, (B, D) or (B, N, D)
     after_step  called after every optimiser step (a teacher follows here); nothing by default
 
     Each child module (`encoder`, `predictor`, `teacher`, `projector` ...) is saved in a file of its own name.
@@ -24,6 +27,7 @@ class Method(nn.Module, ABC):
     """
 
     Config: ClassVar[type[Config]]
+    eats: ClassVar[Literal["pictures", "windows"]] = "pictures"
     weights: dict[str, float]
     cfg: Any
 
