@@ -10,6 +10,7 @@ from openjepa.nn.conv import RESNETS, build_convnet_tiny, build_resnet
 from openjepa.nn.convnext import SHAPES, build_convnext
 from openjepa.nn.encoder import Encoder, pool
 from openjepa.nn.heads import AttentiveHead, LinearHead, Projector
+from openjepa.nn.impala import build_convnet_lean, build_impala
 from openjepa.nn.layers import BatchNorm
 from openjepa.nn.predictor import MaskedPredictor
 from openjepa.nn.vit import SIZES, ViT, build_vit
@@ -19,6 +20,8 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     **dict.fromkeys(SHAPES, build_convnext),
     **dict.fromkeys(RESNETS, build_resnet),
     "convnet_tiny": build_convnet_tiny,
+    "convnet_lean": build_convnet_lean,
+    "impala": build_impala,
 }
 
 
