@@ -1,6 +1,6 @@
 """Simulators: a state that actions move, and what can be seen of it. No models.
 
-To add a world: a file with a config and a class, one line in `WORLDS`. To add a policy: a class, one line in `POLICIES`.
+To add a world: a file with a config and a class, a line in `WORLDS`. To add a policy: a class, a line in `POLICIES`.
 Importing this package imports numpy and nothing heavier; a simulator's own libraries are imported when it is made.
 """
 
@@ -22,6 +22,14 @@ WORLDS: dict[str, str] = {
     "spring": "openjepa.worlds.physics.spring:Spring",
     "orbit": "openjepa.worlds.physics.orbit:Orbit",
     "point-mass": "openjepa.worlds.physics.balls:PointMass",
+    "two-rooms": "openjepa.worlds.two_rooms:TwoRooms",
+}
+
+# name -> "module:Class"; worlds add their own in `scripted` (expert, walk, door ...), see `known_policies`
+POLICIES: dict[str, str] = {
+    "random": "openjepa.worlds.policies:Random",
+    "ornstein-uhlenbeck": "openjepa.worlds.policies:OrnsteinUhlenbeck",
+    "zero": "openjepa.worlds.policies:Zero",
 }
 
 
@@ -47,6 +55,29 @@ def make_world(world: str | Mapping[str, Any] | Config, **settings: Any) -> Worl
     name = str(given["name"])
     cls = find(WORLDS, "gym" if name.startswith("gym:") else name, "world")
     return cls(parse(cls.Config, {**given, **settings}))
+
+
+def make_policy(name: str, world: World, seed: int = 0) -> Policy:
+    """A policy of `world` by name; `seed` starts its own generator, used when `act` is given none.
+
+    >>> make_policy("expert", make_world("orbit"))
+    Traceback (most recent call last):
+    ValueError: policy must be one that orbit has, got 'expert'. Known: random, ornstein-uhlenbeck, zero.
+    """
+    table = known_policies(world)
+    if name not in table:
+        raise ValueError(f"policy must be one that {world.name} has, got {name!r}. {nearest(name, table)}")
+    return find(table, name, "policy")(world, seed)
+
+
+def known_policies(world: World) -> dict[str, str]:
+    """The policies that `world` has, name -> "module:Class": those of all worlds, and its own scripted ones.
+
+    >>> list(known_policies(make_world("two-rooms")))
+    ['random', 'ornstein-uhlenbeck', 'zero', 'walk', 'expert', 'door']
+    """
+    scripted: dict[str, str] = getattr(world, "scripted", {})
+    return {**POLICIES, **scripted} if world.action else dict(POLICIES)
 
 
 def find(table: Mapping[str, str], name: str, kind: str) -> Any:

@@ -12,14 +12,15 @@ from openjepa.config import Config
 
 
 class WorldConfig(Config):
-    """Settings of a world; they are kept in the files of its episodes and rebuild it through `make_world`.
-
-    name    as in `WORLDS`
-    pixels  side of square pictures to observe; `null` for the world's vector of numbers
-    """
+    """Settings of a world, with its `name` in `WORLDS`; kept in the files of its episodes, they rebuild it."""
 
     shorthand: ClassVar[str | None] = "name"
     name: str
+
+
+class SeenConfig(WorldConfig):
+    """A world that is observed as numbers, or, where `pixels` is set, as square pictures of that side."""
+
     pixels: int | None = Field(None, ge=8, le=1024)
 
 

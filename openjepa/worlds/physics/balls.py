@@ -9,7 +9,7 @@ from pydantic import Field
 
 from openjepa.worlds.canvas import COLOURS, box, disc
 from openjepa.worlds.physics.flight import fall, push, reflect
-from openjepa.worlds.state_world import StateWorld, WorldConfig
+from openjepa.worlds.state_world import SeenConfig, StateWorld
 
 
 def ball_names(balls: int) -> tuple[str, ...]:
@@ -18,7 +18,7 @@ def ball_names(balls: int) -> tuple[str, ...]:
     return tuple(f"{v}{tag}" for tag in tags for v in ("x", "y", "vx", "vy"))
 
 
-class BoxConfig(WorldConfig):
+class BoxConfig(SeenConfig):
     """A square box with balls in it.
 
     size       side of the box, metres; balls are inside [radius, size - radius]

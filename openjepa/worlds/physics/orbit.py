@@ -8,10 +8,10 @@ import numpy as np
 from pydantic import Field
 
 from openjepa.worlds.canvas import COLOURS, blank, disc
-from openjepa.worlds.state_world import StateWorld, WorldConfig
+from openjepa.worlds.state_world import SeenConfig, StateWorld
 
 
-class OrbitConfig(WorldConfig):
+class OrbitConfig(SeenConfig):
     """Two bodies of masses M1 >= M2 in their centre-of-mass frame.
 
     mu            G (M1 + M2), the strength of the attraction

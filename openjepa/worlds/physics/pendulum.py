@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from openjepa.worlds.canvas import COLOURS, GREY, INK, blank, disc, line
-from openjepa.worlds.state_world import StateWorld, WorldConfig
+from openjepa.worlds.state_world import SeenConfig, StateWorld
 
 # Yoshida (Physics Letters A 150, 1990), the sixth-order composition of seven leapfrogs called solution A
 _W = (0.784513610477560, 0.235573213359357, -1.17767998417887)
@@ -16,7 +16,7 @@ STAGES = (*_W, 1 - 2 * sum(_W), *_W[::-1])
 LONGEST = 0.02  # of a substep, in units of 1 / sqrt(gravity / length)
 
 
-class PendulumConfig(WorldConfig):
+class PendulumConfig(SeenConfig):
     """length (m), gravity (m/s^2), mass 1 kg.
 
     torque     the largest torque of the motor, N m; 0 for none (then there is no action)

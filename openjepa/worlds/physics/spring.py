@@ -8,10 +8,10 @@ import numpy as np
 from pydantic import Field
 
 from openjepa.worlds.canvas import COLOURS, GREY, INK, blank, disc, line
-from openjepa.worlds.state_world import StateWorld, WorldConfig
+from openjepa.worlds.state_world import SeenConfig, StateWorld
 
 
-class SpringConfig(WorldConfig):
+class SpringConfig(SeenConfig):
     """stiffness (N/m), mass (kg), in one or two dimensions.
 
     force      the largest push along each axis, newtons; 0 for none (then there is no action)
