@@ -14,7 +14,8 @@ from openjepa.data.episodes.episodes import Episodes, spans
 
 BLOCK = 1 << 22  # numbers summed at once
 PICTURES = 2048  # that the mean and standard deviation of pixels are taken over
-FLAT = 1e-6  # a standard deviation below this is none: such a number is only shifted
+CACHED = 1 << 18  # numbers
+FLAT = 1e-7  # a standard deviation below this share of the mean is rounding: such a number is only shifted
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,13 @@ class Scale:
         mean, std = torch.tensor(self.obs_mean, device=x.device), torch.tensor(self.obs_std, device=x.device)
         if x.dtype != torch.uint8:
             return (x.to(torch.float32) - mean) / std
-        shape = (-1, 1, 1)
-        return torch.addcmul((-mean / std).view(shape), x.to(torch.float32), (1 / (255 * std)).view(shape))
+        factor, shift = (1 / (255 * std)).view(-1, 1, 1), (-mean / std).view(-1, 1, 1)
+        out = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+        pictures, floats = x.reshape(-1, *x.shape[-3:]), out.view(-1, *x.shape[-3:])
+        step = max(1, CACHED // max(1, pictures[:1].numel())) if x.device.type == "cpu" else max(1, len(pictures))
+        for at in range(0, len(pictures), step):  # in pieces that stay in a processor's cache: half the time
+            floats[at : at + step].copy_(pictures[at : at + step]).mul_(factor).add_(shift)
+        return out
 
     def action(self, x: Tensor) -> Tensor:
         """Actions (..., skip * A) in the world's units, or (..., skip) indices, as the model sees them."""
@@ -66,7 +72,8 @@ class Scale:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """From the "preprocess" group of a checkpoint; other keys of it are not looked at."""
         known: dict[str, Any] = {k: values[k] for k in cls.__dataclass_fields__}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+        known = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+        return cls(**known)
 
 
 def measure(episodes: Episodes, train: np.ndarray) -> Scale:
@@ -84,7 +91,8 @@ def measure(episodes: Episodes, train: np.ndarray) -> Scale:
     action = np.zeros(episodes.action.shape[1]), np.ones(episodes.action.shape[1])
     if discrete is None and episodes.action.shape[1]:
         action = moments(episodes.action, spans(offsets, lengths - 1))
-    return Scale(*(tuple(float(v) for v in x) for x in (*obs, *action)), discrete=discrete)
+    a, b, c, d = (tuple(float(v) for v in x) for x in (*obs, *action))
+    return Scale(a, b, c, d, discrete)
 
 
 def moments(array: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -101,5 +109,5 @@ def moments(array: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
         count, total, square = count + len(x), total + x.sum(0), square + np.square(x).sum(0)
     shift = total / count
     std = np.sqrt(np.maximum(square / count - shift * shift, 0))
-    flat = std <= FLAT * np.maximum(1.0, np.abs(first + shift))
+    flat = std <= FLAT * np.abs(first + shift)
     return first + shift, np.where(flat, 1.0, std)

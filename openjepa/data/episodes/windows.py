@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -64,10 +65,11 @@ class WindowStream:
         self.split: Split = split(episodes, cfg)
         self.cuts = Cuts(episodes, self.split.train, window)
         self.scale = scale or measure(episodes, self.split.train)
+        self._there = self._on_device()
+        self._frames = self._channels_first()
         self.local = batch_size // (accumulate * world)
         self.accumulate, self.seed, self.rank, self.world = accumulate, seed, rank, world
         self.steps_per_epoch = max(1, len(self.cuts) // batch_size)
-        self._there = self._on_device()
         self._running: Iterator[Windows] | None = None
 
     @property
@@ -91,7 +93,7 @@ class WindowStream:
         """Up to `count` different observations of the training episodes, drawn with `seed`, as the model sees them."""
         rows = self.episodes.keep(self.split.train).rows()
         chosen = np.random.default_rng([seed & 0xFFFFFFFF, 0x5A3B1E]).permutation(rows)[:count]
-        return self.scale.observation(channels_first(take(self.episodes.obs, chosen)).to(self.device))
+        return self.scale.observation(self._take(chosen).to(self.device))
 
     def numbers(self, step: int, micro: int = 0) -> np.ndarray:
         """Which windows this rank's rows of a micro-batch are, int64 (local,)."""
@@ -124,7 +126,7 @@ class WindowStream:
         acts = frames[:, :-1, None] + np.arange(self.window.skip)  # (B, T - 1, skip)
         action = take(self.episodes.action, acts).reshape(len(frames), frames.shape[1] - 1, -1)  # (B, T - 1, skip * A)
         state = take(self.episodes.state, frames).to(torch.float32)  # (B, T, P)
-        obs = torch.from_numpy(frames) if self._there is not None else channels_first(take(self.episodes.obs, frames))
+        obs = torch.from_numpy(frames) if self._there is not None else self._take(frames)
         parts = Cut(obs, action, state, torch.from_numpy(numbers))
         return Cut(*(x.pin_memory() for x in parts)) if self.device.type == "cuda" else parts
 
@@ -133,6 +135,20 @@ class WindowStream:
         if self._there is not None:
             obs = self._there[obs]
         return Windows(self.scale.observation(obs), self.scale.action(action), state, index)
+
+    def _take(self, frames: np.ndarray) -> Tensor:
+        """Observations as the files hold them, pictures (..., C, H, W)."""
+        if self._frames is not None:
+            return take(self._frames, frames)
+        return channels_first(take(self.episodes.obs, frames)).contiguous()
+
+    def _channels_first(self) -> np.ndarray | None:
+        """All pictures in the layout of the batches, where they are in memory anyhow: turned once, not at every draw."""
+        if not self.episodes.pictures or isinstance(self.episodes.obs, np.memmap) or self._there is not None:
+            return None
+        turned = np.ascontiguousarray(self.episodes.obs.transpose(0, 3, 1, 2))
+        self.episodes = replace(self.episodes, obs=turned.transpose(0, 2, 3, 1))  # the same pictures, held once
+        return turned
 
     def _on_device(self) -> Tensor | None:
         if self.device.type != "cuda" or self.episodes.obs.nbytes > torch.cuda.mem_get_info(self.device)[0] // 8:
@@ -146,7 +162,7 @@ class Cut(NamedTuple):
     obs: Tensor
     action: Tensor
     state: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
 
 
 class Cuts:

@@ -119,8 +119,8 @@ class Writer:
             "names": None if self.names == [str(i) for i in range(self.done)] else self.names,
             "groups": self.groups if any(self.groups) else None,
         }  # fmt: skip
-        with open(self.part / "episodes.json", "w", encoding="utf-8") as file:
-            json.dump(facts, file)
+        with open(self.part / "episodes.json", "wb") as file:
+            file.write(json.dumps(facts).encode())
             file.flush()
             os.fsync(file.fileno())
         self._release()
