@@ -85,6 +85,11 @@ def to_hf_ijepa(state: Mapping[str, Tensor], names: Literal["v4", "v5"] = "v4") 
     >>> theirs["encoder.layer.0.attention.attention.key.bias"]
     tensor([2., 3.])
     """
+    if "patch_embed.convs.0.weight" in state:
+        raise ValueError(
+            "the encoder must have a plain patch projection to become an IJepaModel, got the convolutions of "
+            "stem='conv'. Export it in our own format."
+        )
     if "prefix_tokens" in state or "pos_embed" not in state:
         raise ValueError(
             "the encoder must have sine-cosine positions, no class token and no registers to become an IJepaModel, "

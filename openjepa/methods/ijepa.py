@@ -18,7 +18,7 @@ from openjepa.core.teach import ema_
 from openjepa.core.tokens import take
 from openjepa.core.types import Clock, Pictures, Seen, Terms
 from openjepa.methods.base import Method
-from openjepa.nn import EncoderConfig, MaskedPredictor, build_encoder, wrap
+from openjepa.nn import EncoderConfig, MaskedPredictor, Projector, build_encoder, wrap
 
 
 class IJEPAConfig(Config):
@@ -46,6 +46,8 @@ class IJEPAConfig(Config):
     target_layers: int = Field(1, ge=1)
     sigreg: float = Field(0.0, ge=0, description="weight of SIGReg on the pooled contexts; 0 as published")
     agree: float = Field(0.0, ge=0, description="with sigreg: weight of agreement between a picture's contexts")
+    projector_out: int | None = Field(None, ge=1, description="with sigreg: both act behind a projector this wide")
+    projector_hidden: int = Field(512, ge=1)
     crop: View = View(scale=(0.3, 1.0))
 
     @property
@@ -81,6 +83,8 @@ class IJEPA(Method):
             self.encoder.dim, self.encoder.grid, cfg.predictor_width, cfg.predictor_depth, heads, cfg.share_context
         )
         self.teacher = deepcopy(self.encoder).requires_grad_(False)
+        if cfg.sigreg and cfg.projector_out:
+            self.projector = Projector(self.encoder.dim, cfg.projector_hidden, cfg.projector_out)
 
     def losses(self, batch: Pictures, clock: Clock) -> tuple[Terms, Seen]:
         pictures = batch.views[0].transpose(0, 1).flatten(0, 1)  # (B V, C, H, W), the views of a picture side by side
@@ -102,6 +106,8 @@ class IJEPA(Method):
         if not self.cfg.sigreg:
             return {}
         pooled = z.mean(1).unflatten(0, (batch, -1)).transpose(0, 1)  # (V contexts, B, D)
+        if self.cfg.projector_out:
+            pooled = self.projector(pooled)  # (V, B, P)
         spread = sigreg(pooled, directions=512, generator=clock.generator("sigreg"))
         return {"agree": mse(pooled, centre(pooled).expand_as(pooled)), "sigreg": spread}
 

@@ -35,8 +35,8 @@ class EncoderConfig(Config):
     depth: int | None = Field(None, ge=1)
     heads: int | None = Field(None, ge=1)
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last block; rises linearly from 0")
-    stem: Literal["auto", "small", "large"] = Field(
-        "auto", description="first layer of conv nets; small up to 64 pixels"
+    stem: Literal["auto", "small", "large", "conv"] = Field(
+        "auto", description="first layer: small or large for conv nets (small up to 64 pixels); conv for a ViT"
     )
     pretrained: bool = Field(False, description="start from published weights (timm/ and hf/ names)")
 

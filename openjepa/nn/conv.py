@@ -64,6 +64,8 @@ def as_tokens(x: Tensor) -> Tensor:
 
 def small_stem(cfg: EncoderConfig, size: int) -> bool:
     """Whether the stem keeps the resolution: asked for, or "auto" and pictures of at most 64 pixels."""
+    if cfg.stem == "conv":
+        raise ValueError(f"stem must be 'auto', 'small' or 'large' for encoder {cfg.name!r}, got 'conv'. Change it.")
     return cfg.stem == "small" or (cfg.stem == "auto" and size <= 64)
 
 

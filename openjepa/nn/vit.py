@@ -13,6 +13,7 @@ from openjepa.nn.config import EncoderConfig
 from openjepa.nn.encoder import Encoder, block_indices
 from openjepa.nn.layers import Block, init_transformer
 from openjepa.nn.position import Grid, Rotation, resize, rotation, sincos
+from openjepa.nn.stem import ConvStem
 
 
 class Size(NamedTuple):
@@ -51,6 +52,14 @@ class PatchEmbed(nn.Module):
         self.patch = patch
         self.proj = nn.Conv2d(channels, dim, kernel_size=patch, stride=patch)
 
+    def start(self) -> None:
+        """Unit variance by fan-in, not std 0.02.
+
+        On a 4 x 4 x 3 patch 0.02 leaves the content seven times weaker than its position, and masked prediction then
+        finds the easy answer, tokens that only tell where they are.
+        """
+        nn.init.trunc_normal_(self.proj.weight, std=self.proj.weight[0].numel() ** -0.5)
+
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         b, c, h, w = x.shape
         p = self.patch
@@ -70,6 +79,7 @@ class ViT(Encoder):
     The block is x += proj(attn(LN(x))); x += fc2(gelu(fc1(LN(x)))) with layer norm eps 1e-6, fused q, k, v with bias,
     exact GELU; no dropout, no layer scale. By default there is neither a class token nor registers, as in I-JEPA.
 
+    stem="conv" puts a few strided convolutions in place of the patch projection (`ConvStem`), masks respected.
     pos="sincos": a fixed table (`pos_embed`, saved with the weights, never trained) is added to the patches; at other
     picture sizes it is interpolated (bicubic). pos="rope": q and k of the patches are turned in every block.
 
@@ -94,6 +104,7 @@ class ViT(Encoder):
         size: int,
         channels: int = 3,
         pos: str = "sincos",
+        stem: str = "auto",
         cls: bool = False,
         registers: int = 0,
         drop_path: float = 0.0,
@@ -101,9 +112,11 @@ class ViT(Encoder):
         super().__init__()
         if size < patch or size % patch:
             raise ValueError(f"size must be a multiple of the patch side {patch}, got {size}. Change one of them.")
-        self.dim, self.patch, self.prefix = shape.width, patch, int(cls) + registers
+        self.dim, self.patch, self.prefix, self.channels = shape.width, patch, int(cls) + registers, channels
         self.grid = (size // patch, size // patch)
-        self.patch_embed = PatchEmbed(channels, shape.width, patch)
+        self.patch_embed: PatchEmbed | ConvStem = (ConvStem if stem == "conv" else PatchEmbed)(
+            channels, shape.width, patch
+        )
         self.head_dim = shape.width // shape.heads
         self.rope = pos == "rope"
         if self.rope:
@@ -115,9 +128,7 @@ class ViT(Encoder):
         self.blocks = nn.ModuleList(Block(shape.width, shape.heads, shape.mlp_ratio, rate) for rate in rates)
         self.norm = nn.LayerNorm(shape.width, eps=1e-6)
         init_transformer(self)
-        # Not std 0.02: on a 4 x 4 x 3 patch that leaves the content seven times weaker than its position, and masked
-        # prediction then finds the easy answer, tokens that only tell where they are. Fan-in gives both unit variance.
-        nn.init.trunc_normal_(self.patch_embed.proj.weight, std=(channels * patch * patch) ** -0.5)
+        self.patch_embed.start()
         if self.prefix_tokens is not None:
             nn.init.trunc_normal_(self.prefix_tokens, std=0.02)
 
@@ -153,7 +164,7 @@ class ViT(Encoder):
         return tokens, turn
 
     def _grid_of(self, x: Tensor) -> Grid:
-        p, channels = self.patch_embed.patch, self.patch_embed.proj.in_channels
+        p, channels = self.patch, self.channels
         if x.dim() != 4 or x.shape[1] != channels or x.shape[2] % p or x.shape[3] % p:
             raise ValueError(
                 f"pictures must be (B, {channels}, H, W) with H and W multiples of the patch side {p}, "
@@ -164,7 +175,8 @@ class ViT(Encoder):
 
 def build_vit(cfg: EncoderConfig, *, size: int, channels: int) -> ViT:
     """The transformer that `cfg` names, for pictures of `size` pixels."""
-    cfg.refuse("stem")
+    if cfg.stem not in ("auto", "conv"):
+        raise ValueError(f"stem must be 'auto' or 'conv' for encoder {cfg.name!r}, got {cfg.stem!r}. Change it.")
     shape = SIZES[cfg.base]
     shape = shape._replace(
         width=cfg.width or shape.width, depth=cfg.depth or shape.depth, heads=cfg.heads or shape.heads
@@ -175,6 +187,7 @@ def build_vit(cfg: EncoderConfig, *, size: int, channels: int) -> ViT:
         size=size,
         channels=channels,
         pos=cfg.pos,
+        stem=cfg.stem,
         cls=cfg.cls,
         registers=cfg.registers,
         drop_path=cfg.drop_path,

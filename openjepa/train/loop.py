@@ -20,6 +20,7 @@ from openjepa.train.environment import environment
 from openjepa.train.failure import in_plain_words
 from openjepa.train.launch import first_alone, from_first, resolve_device
 from openjepa.train.log import Log, Row, clock_time, open_log
+from openjepa.train.memory import keep_freed_memory
 from openjepa.train.optim import learning_rate, weight_decay
 from openjepa.train.rng import untouched
 from openjepa.train.run import RunConfig
@@ -52,10 +53,12 @@ def fit(
     observers: Sequence[Observer] = (),
     resume: bool = False,
     about: Mapping[str, Any] | None = None,
+    files: Mapping[str, Any] | None = None,
 ) -> Path:
     """Train `method` on `stream` as `run` says; everything about it goes to the folder `out`, which is returned.
 
     about   plain values added to the checkpoints' config.json (preprocess, data) and to env.json
+    files   name -> plain values, written as JSON into the folder at the start
     resume  go on from the newest whole checkpoint in `out`; the settings must be those of `out`/config.yaml
 
     Observers are called every `log.look` steps and at the end, on the first process; what they return joins the row of
@@ -72,8 +75,10 @@ def fit(
         length = Length(run.budget, stream.steps_per_epoch, out)
         start = starting_point(method, run, out, resume)
         trainer = make_trainer(method, run, resolve_device(run.device))
+        if trainer.device.type == "cpu":
+            keep_freed_memory()
         step, elapsed = load_training(trainer, start) if start else (0, 0.0)
-        open_folder(out, run, step, about)  # only now: what was wrong so far has left no folder behind
+        open_folder(out, run, step, about, files or {})  # only now: what was wrong so far has left no folder behind
         with open_log(out, run, step, length.total) as log:
             log.line(greeting(trainer, length.total, step))
             corridor = Corridor(trainer, length, log, out, observers, about, step, elapsed)
@@ -111,7 +116,7 @@ def starting_point(method: Method, run: RunConfig, out: Path, resume: bool) -> P
     return start
 
 
-def open_folder(out: Path, run: RunConfig, step: int, about: Mapping[str, Any]) -> None:
+def open_folder(out: Path, run: RunConfig, step: int, about: Mapping[str, Any], files: Mapping[str, Any]) -> None:
     """Write what stands at the start of a run; drop what a stopped one wrote after the step it goes on from."""
     with first_alone() as first:
         if first:
@@ -120,6 +125,8 @@ def open_folder(out: Path, run: RunConfig, step: int, about: Mapping[str, Any]) 
                 folder.write_whole(out / "config.yaml", run.to_yaml())
             if not (out / "env.json").exists():
                 checkpoint.write_json(out / "env.json", environment(resolve_device(run.device)) | dict(about))
+            for name, values in files.items():
+                checkpoint.write_json(out / name, values)
             folder.cut_metrics(out / "metrics.jsonl", step)
 
 

@@ -110,3 +110,13 @@ def test_positions_that_drown_the_content_are_what_remains(pos: str, std: float 
     for i in range(100):
         step(method, opt, pictures(method, seed=i), Clock(i, 100))
     assert (spread(method) > 0.5 * before) == keeps
+
+
+def test_the_projector_stands_between_the_contexts_and_what_regularises_them() -> None:
+    method = make("ijepa", sigreg=0.05, agree=1.0, contexts=2, projector_out=8, projector_hidden=16)
+    assert method.projector.last.out_features == 8
+    z = torch.randn(12, 3, method.encoder.dim, requires_grad=True)
+    terms = method.beyond_the_paper(z, 6, Clock())
+    (terms["agree"] + terms["sigreg"]).backward()
+    assert z.grad is not None and bool(z.grad.abs().sum() > 0)
+    assert not hasattr(make("ijepa", projector_out=8), "projector")  # nothing to project for
