@@ -159,23 +159,22 @@ class ActionEncoder(nn.Module):
 class GRUStep(nn.Module):
     """One step in the latent, with z as the memory of a GRU and the action as its input: (B, D), (B, A) -> (B, D).
 
-        u = sigmoid(.), n = tanh(.);   z' = norm((1 - u) n + u z)
+        u = sigmoid(.), n = tanh(.);   z' = (1 - u) n + u z
 
-    Without `norm` (any module) features beyond [-1, 1] can only shrink.
+    Features beyond [-1, 1] can only shrink: a norm behind it gives them their scale back.
 
     >>> GRUStep(8, 2)(torch.zeros(5, 8), torch.zeros(5, 2)).shape
     torch.Size([5, 8])
     """
 
-    def __init__(self, dim: int, action: int, norm: nn.Module | None = None):
+    def __init__(self, dim: int, action: int):
         super().__init__()
         self.cell = nn.GRUCell(max(1, action), dim)
-        self.norm = norm if norm is not None else nn.Identity()
 
     def forward(self, z: Tensor, action: Tensor) -> Tensor:
         if action.shape[-1] == 0:  # nobody acts: a constant input
             action = action.new_zeros(*action.shape[:-1], 1)
-        return self.norm(self.cell(action, z))
+        return self.cell(action, z)
 
 
 class MLPStep(nn.Module):

@@ -20,6 +20,7 @@ TINY = {
                "projector_out": 16, "slices": 64, "lam": 0.1, "global_views": {"count": 2},
                "local_views": {"count": 2, "size": 8, "scale": (0.1, 0.4)}},
     "masked": {"encoder": {"name": "vit_nano/4", "width": 32, "depth": 2, "heads": 2}},
+    "pldm": {"encoder": "convnet_lean", "dim": 32, "window": 5, "unroll": 4, "inverse_width": 32},
     "state": {"dim": 16, "width": 32, "prior_width": 8},
 }  # fmt: skip
 SPACES = {"state": OSCILLATOR}  # the other window methods see the dot

@@ -1,0 +1,144 @@
+"""PLDM, or VICReg-JEPA: unroll k steps under the actions; variance, covariance, slowness, inverse dynamics shape z."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from openjepa.config import Config, Window
+from openjepa.core.compare import mse
+from openjepa.core.motion import by_time, inverse_dynamics, slowness, variance_in_time
+from openjepa.core.rollout import rollout
+from openjepa.core.spread import covariance, sigreg, variance
+from openjepa.core.types import Clock, Seen, Space, Terms, Windows
+from openjepa.methods.base import Method
+from openjepa.nn import EncoderConfig
+from openjepa.nn.state import GRUStep, InverseModel, MLPStep
+from openjepa.nn.vector import build_vector
+
+
+class PLDMConfig(Config):
+    """Weights beside a prediction term of weight 1; a term of weight 0 is not computed. Defaults: eb_jepa's Two Rooms.
+
+    variance         hinge at std 1 of each feature over all frames of the batch, mean over features
+    covariance       off-diagonal covariances squared, mean over the D (D - 1) of them, as in eb_jepa. It is divided by
+                     D - 1 before it meets `core.spread.covariance`, which divides by D alone like VICReg and PLDM:
+                     a weight w there is w (D - 1) here
+    slowness         temporal similarity, mean squared change per step and element
+    inverse          inverse dynamics, mean squared error of the normalised action; left out where nobody acts
+    variance_time    hinge at std 1 along the time of each window
+    sigreg           in place of variance and covariance: set them to 0 and this to 1 or so (published scale,
+                     x B); it must outweigh slowness, which pulls z together
+
+    PLDM's own weights are variance 3.98, covariance 6.92 (its scale), slowness 0.742, inverse 1.07 and variance_time
+    0.245.
+
+    A window is cut into stretches of `unroll` steps, each predicted from its first frame. `norm` ends the encoder, and
+    each step of the GRU, with one and the same layer norm; a GRU needs it, a residual MLP does not.
+    """
+
+    name: Literal["pldm"] = "pldm"
+    window: Window = Window(steps=17)
+    encoder: EncoderConfig = EncoderConfig(name="impala")
+    pooling: str = Field("flatten", description="flatten, mean, max, cls, or several joined by +")
+    dim: int = Field(512, ge=2, description="features of z")
+    norm: bool = True
+    predictor: Literal["gru", "residual", "mlp"] = "gru"
+    predictor_width: int = Field(512, ge=1, description="of the hidden layers of an MLP predictor")
+    predictor_layers: int = Field(3, ge=1, description="Linear maps of an MLP predictor")
+    unroll: int = Field(8, ge=1, description="steps predicted from one frame; must divide window.steps - 1")
+    variance: float = Field(16.0, ge=0)
+    covariance: float = Field(8.0, ge=0)
+    slowness: float = Field(12.0, ge=0)
+    inverse: float = Field(1.0, ge=0)
+    inverse_width: int = Field(256, ge=1)
+    variance_time: float = Field(0.0, ge=0)
+    sigreg: float = Field(0.0, ge=0)
+    slices: int = Field(256, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.window.steps - 1) % self.unroll:
+            raise ValueError(
+                f"unroll must divide window.steps - 1 = {self.window.steps - 1}, got {self.unroll}. "
+                f"Set window.steps={self.unroll * max(1, round((self.window.steps - 1) / self.unroll)) + 1}."
+            )
+        return self
+
+
+class PLDM(Method):
+    """encode every frame -> unroll each stretch from its first -> MSE -> variance, covariance, slowness, inverse model.
+
+    The target is the encoder's own output, through which the gradient flows: no teacher, no stop-gradient. Variance and
+    covariance are over all B T frames of the batch.
+
+    Source: Sobal et al., arXiv 2502.14819 (PLDM); eb_jepa, arXiv 2602.03604. Differences: several stretches per window
+    instead of one, SiLU in the inverse model.
+    """
+
+    Config = PLDMConfig
+    cfg: PLDMConfig
+    eats = "windows"
+
+    def __init__(self, cfg: PLDMConfig, *, space: Space, encoder: nn.Module | None = None) -> None:
+        super().__init__()
+        self.cfg = cfg
+        asked = {
+            "predict": 1.0, "variance": cfg.variance, "covariance": cfg.covariance / (cfg.dim - 1),
+            "slowness": cfg.slowness, "inverse": cfg.inverse if space.action else 0.0,
+            "variance_time": cfg.variance_time, "sigreg": cfg.sigreg,
+        }  # fmt: skip
+        self.weights = {name: w for name, w in asked.items() if w}
+        self.encoder = build_vector(
+            cfg.encoder, space, dim=cfg.dim, pooling=cfg.pooling, norm=cfg.norm, encoder=encoder
+        )
+        self.predictor: GRUStep | MLPStep
+        if cfg.predictor == "gru":
+            self.predictor = GRUStep(cfg.dim, space.action)
+        else:
+            self.predictor = MLPStep(
+                cfg.dim, space.action, width=cfg.predictor_width, layers=cfg.predictor_layers,
+                residual=cfg.predictor == "residual",
+            )  # fmt: skip
+        self.inverse = InverseModel(cfg.dim, space.action, cfg.inverse_width) if "inverse" in self.weights else None
+
+    def losses(self, batch: Windows, clock: Clock) -> tuple[Terms, Seen]:
+        z = self.encode(batch.obs.flatten(0, 1)).unflatten(0, batch.obs.shape[:2])  # (B, T, D), one pass
+        start, target, actions = self.cut(z, batch.action)
+        prediction = rollout(self, start, actions)  # (B n, K, D)
+
+        terms = {"predict": mse(prediction, target)} | self.regularisers(z, batch.action, clock)
+        return terms, {"z": z.detach(), "prediction": prediction.detach(), "target": target.detach()}
+
+    def cut(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Stretches of K steps: their first latents (B n, D), what follows (B n, K, D), and the actions (B n, K, A)."""
+        k = self.cfg.unroll
+        later, actions = (x.unflatten(1, (-1, k)).flatten(0, 1) for x in (z[:, 1:], action))
+        return z[:, :-1:k].flatten(0, 1), later, actions
+
+    def regularisers(self, z: Tensor, action: Tensor, clock: Clock) -> Terms:
+        frames, terms = z.flatten(0, 1), Terms()
+        if "variance" in self.weights:
+            terms["variance"] = variance(frames)
+        if "covariance" in self.weights:
+            terms["covariance"] = covariance(frames)
+        if "slowness" in self.weights:
+            terms["slowness"] = slowness(z)
+        if self.inverse is not None:
+            terms["inverse"] = inverse_dynamics(self.inverse, z, action)
+        if "variance_time" in self.weights:
+            terms["variance_time"] = variance_in_time(z)
+        if "sigreg" in self.weights:
+            g = clock.generator("sigreg")
+            terms["sigreg"] = sigreg(by_time(z), directions=self.cfg.slices, generator=g)
+        return terms
+
+    def encode(self, obs: Tensor) -> Tensor:
+        """(B, C, H, W) or (B, S) -> (B, D)."""
+        return self.encoder(obs)
+
+    def step(self, z: Tensor, action: Tensor) -> Tensor:
+        after = self.predictor(z, action)
+        return self.encoder.norm(after) if self.cfg.predictor == "gru" else after
