@@ -16,7 +16,7 @@ from openjepa.core.types import Clock, Seen, Space, Terms, Windows
 from openjepa.methods.base import Method
 from openjepa.nn import EncoderConfig
 from openjepa.nn.state import GRUStep, InverseModel, MLPStep
-from openjepa.nn.vector import build_vector
+from openjepa.nn.vector import VectorHead, build_observer
 
 
 class PLDMConfig(Config):
@@ -91,9 +91,9 @@ class PLDM(Method):
             "variance_time": cfg.variance_time, "sigreg": cfg.sigreg,
         }  # fmt: skip
         self.weights = {name: w for name, w in asked.items() if w}
-        self.encoder = build_vector(
-            cfg.encoder, space, dim=cfg.dim, pooling=cfg.pooling, norm=cfg.norm, encoder=encoder
-        )
+        self.encoder = build_observer(cfg.encoder, space, encoder=encoder)
+        pooling = cfg.pooling if space.pictures else "flatten"
+        self.head = VectorHead(self.encoder, dim=cfg.dim, pooling=pooling, norm=cfg.norm)
         self.predictor: GRUStep | MLPStep
         if cfg.predictor == "gru":
             self.predictor = GRUStep(cfg.dim, space.action)
@@ -137,8 +137,8 @@ class PLDM(Method):
 
     def encode(self, obs: Tensor) -> Tensor:
         """(B, C, H, W) or (B, S) -> (B, D)."""
-        return self.encoder(obs)
+        return self.head(self.encoder(obs))
 
     def step(self, z: Tensor, action: Tensor) -> Tensor:
         after = self.predictor(z, action)
-        return self.encoder.norm(after) if self.cfg.predictor == "gru" else after
+        return self.head.norm(after) if self.cfg.predictor == "gru" else after

@@ -1,4 +1,4 @@
-"""One vector per observation: any encoder of pictures behind a pooling and a Linear map, or an MLP on states."""
+"""One vector per observation: a pooling, a Linear map and a norm behind any encoder, and an encoder of states."""
 
 from __future__ import annotations
 
@@ -8,73 +8,64 @@ from openjepa.core.types import Space
 from openjepa.nn.adapters import wrap
 from openjepa.nn.config import EncoderConfig
 from openjepa.nn.encoder import Encoder, pool
-from openjepa.nn.state import StateEncoder
+from openjepa.nn.state import mlp
 
 
-class VectorEncoder(nn.Module):
-    """Pictures to vectors, (B, C, H, W) -> (B, dim): encoder, pooling, Linear, and a layer norm with `norm`.
+class StateTokens(nn.Module):
+    """A state as one token, (B, S) -> (B, 1, dim), for methods that take pictures or states alike."""
+
+    def __init__(self, size: int, dim: int = 256, layers: int = 3):
+        super().__init__()
+        self.dim, self.grid, self.prefix = dim, (1, 1), 0
+        self.net = mlp(size, dim, dim, layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)[:, None]
+
+
+class VectorHead(nn.Module):
+    """Tokens of `encoder` to one vector, (B, prefix + N, D) -> (B, dim): pooling, Linear, and a layer norm with `norm`.
 
     pooling  "flatten" keeps the place of every token, which a mean forgets; else as `openjepa.nn.pool`
     dim      None leaves the pooled features as they are
 
     >>> import torch; from openjepa.nn import build_encoder
-    >>> VectorEncoder(build_encoder("vit_micro/4", size=16), dim=8)(torch.zeros(2, 3, 16, 16)).shape
+    >>> encoder = build_encoder("vit_micro/4", size=16)
+    >>> VectorHead(encoder, dim=8)(encoder(torch.zeros(2, 3, 16, 16))).shape
     torch.Size([2, 8])
     """
 
-    def __init__(self, encoder: Encoder, *, dim: int | None, pooling: str = "flatten", norm: bool = False):
+    def __init__(
+        self, encoder: Encoder | StateTokens, *, dim: int | None, pooling: str = "flatten", norm: bool = False
+    ):
         super().__init__()
-        self.encoder, self.pooling = encoder, pooling
+        self.prefix, self.pooling = encoder.prefix, pooling
         tokens = encoder.grid[0] * encoder.grid[1]
         width = encoder.dim * (tokens if pooling == "flatten" else len(pooling.split("+")))
         self.dim = dim or width
-        self.head = nn.Linear(width, dim) if dim else nn.Identity()
+        self.linear = nn.Linear(width, dim) if dim else nn.Identity()
         self.norm = nn.LayerNorm(self.dim) if norm else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        tokens, prefix = self.encoder(x), self.encoder.prefix
-        flat = tokens[:, prefix:].flatten(1) if self.pooling == "flatten" else pool(tokens, prefix, self.pooling)
-        return self.norm(self.head(flat))
+    def forward(self, tokens: Tensor) -> Tensor:
+        if self.pooling == "flatten":
+            return self.norm(self.linear(tokens[:, self.prefix :].flatten(1)))
+        return self.norm(self.linear(pool(tokens, self.prefix, self.pooling)))
 
 
-class StateVector(nn.Module):
-    """States to vectors, (B, S) -> (B, dim), for methods that take pictures or states alike."""
-
-    def __init__(self, size: int, *, dim: int, norm: bool = False):
-        super().__init__()
-        self.dim = dim
-        self.net = StateEncoder(size, dim, fill="zero", indicator=False)
-        self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.net(x))
-
-
-def build_vector(
-    cfg: EncoderConfig,
-    space: Space,
-    *,
-    dim: int | None,
-    pooling: str = "flatten",
-    norm: bool = False,
-    encoder: nn.Module | None = None,
-) -> VectorEncoder | StateVector:
+def build_observer(cfg: EncoderConfig, space: Space, *, encoder: nn.Module | None = None) -> Encoder | StateTokens:
     """The encoder for observations of `space`: the one `cfg` names (or `encoder`) for pictures, an MLP for states.
 
     >>> import torch
-    >>> build_vector(EncoderConfig(name="vit_micro/4"), Space(obs=(5,)), dim=8)(torch.zeros(2, 5)).shape
-    torch.Size([2, 8])
+    >>> build_observer(EncoderConfig(name="vit_micro/4"), Space(obs=(5,)))(torch.zeros(2, 5)).shape
+    torch.Size([2, 1, 256])
     """
     from openjepa.nn import build_encoder  # the table stands above this file
 
     if not space.pictures:
-        return StateVector(space.obs[0], dim=dim or 192, norm=norm)
+        return StateTokens(space.obs[0])
     channels, height, side = space.obs
     if height != side:
         raise ValueError(f"pictures must be square, got {height} x {side}. Do crop or resize them when collecting.")
-    built = (
-        build_encoder(cfg, size=side, channels=channels)
-        if encoder is None
-        else wrap(encoder, size=side, channels=channels)
-    )
-    return VectorEncoder(built, dim=dim, pooling=pooling, norm=norm)
+    if encoder is None:
+        return build_encoder(cfg, size=side, channels=channels)
+    return wrap(encoder, size=side, channels=channels)

@@ -11,7 +11,7 @@ from openjepa.nn import EncoderConfig, build_encoder
 from openjepa.nn.causal import ActionTransformer, FrameTransformer, MaskedAttention, MaskedBlock, frame_causal
 from openjepa.nn.layers import Attention
 from openjepa.nn.state import GRUStep, HorizonEmbedding, MLPStep, StateEncoder, StretchEmbedding, mlp
-from openjepa.nn.vector import VectorEncoder, build_vector
+from openjepa.nn.vector import VectorHead, build_observer
 
 SMALL = {"depth": 2, "heads": 2, "head_dim": 8, "mlp": 32}
 
@@ -127,18 +127,17 @@ def test_state_encoder_cannot_see_what_is_hidden() -> None:
 @pytest.mark.parametrize("name", ["impala", "convnet_lean", "convnet_tiny", "vit_micro/5"])
 @pytest.mark.parametrize("pooling", ["flatten", "mean"])
 def test_vectors_from_any_encoder(name: str, pooling: str) -> None:
-    space = Space(obs=(2, 65, 65))
-    net = build_vector(EncoderConfig(name=name), space, dim=12, pooling=pooling)
-    assert net(torch.randn(3, 2, 65, 65)).shape == (3, 12)
-    assert build_vector(EncoderConfig(name=name), Space(obs=(7,)), dim=12)(torch.randn(3, 7)).shape == (3, 12)
+    for space, obs in ((Space(obs=(2, 65, 65)), torch.randn(3, 2, 65, 65)), (Space(obs=(7,)), torch.randn(3, 7))):
+        encoder = build_observer(EncoderConfig(name=name), space)
+        assert VectorHead(encoder, dim=12, pooling=pooling)(encoder(obs)).shape == (3, 12)
 
 
 def test_flatten_keeps_the_place() -> None:
     x = torch.zeros(2, 1, 32, 32)
     x[0, :, 4:8, 4:8] = x[1, :, 20:24, 20:24] = 1.0
     stem = nn.Conv2d(1, 4, 4, stride=4)
-    flat, mean = (build_vector(EncoderConfig(), Space(obs=(1, 32, 32)), dim=None, pooling=p, encoder=stem)(x)
-                  for p in ("flatten", "mean"))  # fmt: skip
+    encoder = build_observer(EncoderConfig(), Space(obs=(1, 32, 32)), encoder=stem)
+    flat, mean = (VectorHead(encoder, dim=None, pooling=p)(encoder(x)) for p in ("flatten", "mean"))
     assert torch.allclose(mean[0], mean[1], atol=1e-6) and not torch.allclose(flat[0], flat[1])
     assert flat.shape == (2, 4 * 64)
 
@@ -146,7 +145,7 @@ def test_flatten_keeps_the_place() -> None:
 def test_class_token() -> None:
     encoder = build_encoder(EncoderConfig(name="vit_micro/4", cls=True), size=16)
     x = torch.randn(3, 3, 16, 16)
-    assert torch.equal(VectorEncoder(encoder, dim=None, pooling="cls")(x), encoder(x)[:, 0])
+    assert torch.equal(VectorHead(encoder, dim=None, pooling="cls")(encoder(x)), encoder(x)[:, 0])
 
 
 def test_sixty_five_pixels() -> None:

@@ -1,0 +1,51 @@
+"""What methods on a frozen encoder share: how it is given, that it stays as it is, and its patch tokens."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from openjepa.core.types import Space
+from openjepa.methods.base import Method
+from openjepa.nn import Encoder, EncoderConfig
+from openjepa.nn.vector import StateTokens, build_observer
+
+
+class OnFrozen(Method):
+    """A method whose `encoder` is given: always in evaluation mode, never with a gradient, saved with the rest."""
+
+    eats = "windows"
+    encoder: Encoder
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    @torch.no_grad()
+    def patches(self, obs: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, D), without prefix tokens."""
+        return self.encoder(obs)[:, self.encoder.prefix :]
+
+
+def frozen_encoder(
+    cfg: EncoderConfig, space: Space, *, module: nn.Module | None = None, checkpoint: str | None = None
+) -> Encoder:
+    """The encoder for pictures of `space`, without gradients.
+
+    module      the network itself, with its weights; else the one `cfg` names is built
+    checkpoint  where its weights lie. Methods read no files: whoever builds the method opens it and passes `module`.
+                Without one it is refused, rather than silently left random
+    """
+    if not space.pictures:
+        raise ValueError(f"observations must be pictures (C, H, W) for a frozen encoder, got {space.obs}. Use state.")
+    if checkpoint and module is None:
+        raise ValueError(
+            f"the encoder of checkpoint {checkpoint} must be opened and passed as encoder=, got none. "
+            "Do openjepa train, which does, or init_from with the encoder's settings."
+        )
+    encoder = build_observer(cfg, space, encoder=module)
+    assert not isinstance(encoder, StateTokens)
+    return encoder.requires_grad_(False).eval()
