@@ -27,7 +27,7 @@ def embedding(run: Run, asked: EmbedRequest) -> Embedding:
     """The features of the pictures that were asked for, in the order of the source."""
     device = resolve_device(asked.device)
     encoder = of_run(run, asked.weights, device)
-    source = prepared(asked.data or run.config.data, encoder.preprocess)
+    source = prepared(asked.data or run.pictures, encoder.preprocess)
     batches = Batches(source, None, asked.batch_size, device)()
     found = features(encoder.encoder, batches, layers=asked.layers, pooling=asked.pooling, device=device)
     index = found.index.tolist()
@@ -42,5 +42,5 @@ def embed_run(run: Run, asked: EmbedRequest) -> dict[str, Any]:
     found = embedding(run, asked)
     write_embeddings(out, found.z, found.names, found.labels, dtype=asked.dtype)
     count, dim = found.z.shape
-    data = describe(asked.data or run.config.data)
+    data = describe(asked.data or run.pictures)
     return {"run": str(run.path), "data": data, "out": out, "pictures": count, "features": dim}

@@ -15,6 +15,7 @@ from openjepa.app.runs import Run
 from openjepa.app.subjects import prepared, sample
 from openjepa.core.types import Clock, Pictures, Seen
 from openjepa.data import PictureStream, Source
+from openjepa.data.config import DataConfig
 from openjepa.interop.preprocess import Preprocess
 from openjepa.methods import METHODS, Method
 from openjepa.probe.features import features
@@ -35,12 +36,13 @@ def look_at(run: Run, asked: LookRequest) -> dict[str, Any]:
 
 
 def with_pictures(run: Run, inputs: ReportInputs, asked: LookRequest) -> ReportInputs:
-    """`inputs` with feature maps, masks or views, and nearest neighbours; as they are when nothing was saved yet."""
-    if not (run.path / "checkpoints" / "last").exists():
+    """`inputs` with feature maps, masks or views, and nearest neighbours; as they are when nothing was saved yet, and
+    for a run on episodes."""
+    if not (run.path / "checkpoints" / "last").exists() or not isinstance(run.config.data, DataConfig):
         return inputs
     device = resolve_device(asked.device)
     method, preprocess = rebuilt(run, device)
-    source = prepared(asked.data or run.config.data, preprocess)
+    source = prepared(asked.data or run.pictures, preprocess)
     gallery, labels = sample(source, asked.gallery, run.config.seed, device)
     pictures = as_shown(gallery, preprocess)
     first = gallery[: asked.pictures]

@@ -24,7 +24,7 @@ def probe_run(run: Run, asked: ProbeRequest) -> dict[str, Any]:
     """Every kind of probe on one run; the result also goes to eval/NAME.json in its folder."""
     device = resolve_device(asked.device)
     measured = of_run(run, asked.weights, device)
-    test = labelled(asked.data or run.config.data, asked.test, measured.preprocess, asked.seed)
+    test = labelled(asked.data or run.pictures, asked.test, measured.preprocess, asked.seed)
     result = {"run": str(run.path), **test.about(), **choices(asked), "scores": scores(measured, test, asked, device)}
     file = run.path / "eval" / f"{asked.name or name_of(test)}.json"
     write(file, result)
@@ -40,7 +40,7 @@ def compare_items(items: Sequence[str | Path | Run], asked: CompareRequest) -> d
     device = resolve_device(asked.device)
     subjects = [subject(i, first, asked.weights, device) for i in items]
     assert first is not None
-    test = labelled(asked.data or first.config.data, asked.test, subjects[0].preprocess, asked.seed)
+    test = labelled(asked.data or first.pictures, asked.test, subjects[0].preprocess, asked.seed)
     table = {
         s.name: {row.pop("name"): row for row in scores(s, test, asked, device)} for s in unique(subjects)
     }  # fmt: skip

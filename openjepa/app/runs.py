@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from openjepa.config import parse, read_yaml
 
 if TYPE_CHECKING:
+    from openjepa.data.config import DataConfig
     from openjepa.interop.checkpoint import Weights
     from openjepa.interop.model import Model
     from openjepa.probe.verdict import Verdict
@@ -44,6 +45,16 @@ class Run:
         from openjepa.train.run import RunConfig
 
         return parse(RunConfig, self.settings)
+
+    @property
+    def pictures(self) -> DataConfig:
+        """The settings of the pictures it was trained on; a `ValueError` for a run on episodes."""
+        from openjepa.data.config import DataConfig
+
+        data = self.config.data
+        if not isinstance(data, DataConfig):
+            raise ValueError(f"run must be one on pictures for this, got {self.path}, a world model of {data.path}.")
+        return data
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl, in order of step."""

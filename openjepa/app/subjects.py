@@ -51,7 +51,7 @@ def untrained(run: Run, device: torch.device) -> Subject:
     """
     config = run.config
     preprocess = of_run(run, "auto", torch.device("cpu")).preprocess
-    source = prepared(config.data, preprocess)
+    source = prepared(run.pictures, preprocess)
     rows = torch.arange(len(source))[:SETTLE]
     encoder: EncoderConfig = config.method.encoder  # type: ignore[attr-defined]
     made = baselines.untrained(

@@ -13,7 +13,9 @@ from torch import nn
 
 from openjepa.app.runs import Run
 from openjepa.app.subjects import labelled, sample
-from openjepa.data import Source, open_source
+from openjepa.data import Source
+from openjepa.data.config import DataConfig
+from openjepa.data.episodes import WindowStream
 from openjepa.interop.preprocess import Preprocess
 from openjepa.methods import METHODS, Method
 from openjepa.probe import OnlineProbe
@@ -21,9 +23,10 @@ from openjepa.probe.health import Monitor
 from openjepa.train import Observer, execute
 from openjepa.train.folder import require_new
 from openjepa.train.launch import resolve_device
+from openjepa.train.opening import Data, open_data
 from openjepa.train.run import RunConfig
 
-HEALTH = 1024  # pictures that the health monitor sees at every look
+HEALTH = 1024  # pictures or observations that the health monitor sees at every look
 FEWEST = 32  # below this neither health nor probes say anything
 
 
@@ -44,14 +47,21 @@ def start(run: RunConfig, *, encoder: nn.Module | None = None, resume: bool = Fa
 
 def with_encoder(run: RunConfig, encoder: nn.Module) -> Method:
     """The run's method around a module of the user's own."""
-    source = open_source(run.data, seed=run.seed)
+    opened = open_data(run, resolve_device(run.device))
     torch.manual_seed(run.seed)
     make: Any = METHODS[run.method.name]  # type: ignore[attr-defined]
-    return make(run.method, size=source.size, channels=source.channels, encoder=encoder)
+    return make(run.method, **opened.keywords, encoder=encoder)
 
 
-def observers(run: RunConfig, method: Method, source: Source) -> list[Observer]:
-    """The health monitor on the training pictures; the online probe where there are labels. Labels only report."""
+def observers(run: RunConfig, method: Method, data: Data) -> list[Observer]:
+    """The health monitor on the training data; the online probe where there are labels. Labels only report."""
+    if isinstance(data, WindowStream):
+        seen = data.sample(min(HEALTH, run.probe.limit), run.seed)
+        return [Monitor(seen, start=method, windows=True)] if len(seen) >= FEWEST else []
+    return of_pictures(run, method, data)
+
+
+def of_pictures(run: RunConfig, method: Method, source: Source) -> list[Observer]:
     device = resolve_device(run.device)
     found: list[Observer] = []
     if len(source) >= FEWEST:
@@ -71,6 +81,7 @@ def has_classes(source: Source) -> bool:
 def online(run: RunConfig, source: Source, device: torch.device) -> list[Observer]:
     """The probe on labelled pictures; none when `probe.limit` leaves too few of them."""
     preprocess = Preprocess(source.size, source.channels, source.mean, source.std)
+    assert isinstance(run.data, DataConfig)  # a method that eats pictures has no other
     sides = labelled(run.probe.data or run.data, None, preprocess, run.seed)
     learn, measure = sides.some(preprocess, run.probe.limit, run.seed, device)
     enough = len(np.unique(learn.labels)) > 1 and len(measure.labels) > 0

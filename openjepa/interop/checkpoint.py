@@ -42,7 +42,12 @@ def load(path: str | Path, *, weights: Weights = "auto", encoder: nn.Module | No
     file = file or choose(folder, weights)
     check_sealed(folder, "config.json")
     check_sealed(folder, file.name)
-    preprocess = Preprocess.from_dict(_group(config, "preprocess", folder), str(folder / "config.json"))
+    prepared = _group(config, "preprocess", folder)
+    if prepared.get("kind") == "windows":
+        raise ValueError(
+            f"{folder} must be an encoder of pictures, got a world model. Do openjepa look or plan with it."
+        )
+    preprocess = Preprocess.from_dict(prepared, str(folder / "config.json"))
     network = build(config, preprocess, folder, encoder)
     fill(network, read_weights(file), str(file))
     which = file.stem if file.stem != "model" else str(config.get("weights", "encoder"))

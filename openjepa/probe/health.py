@@ -20,7 +20,7 @@ from openjepa.core.spread import sigreg_floor
 from openjepa.core.types import Moment
 from openjepa.probe.shortcut import border_share, content_share, trivial_r2
 from openjepa.probe.symptoms import START
-from openjepa.probe.vitals import features, inputs, knn_accuracy, prediction, sigreg_here, weights
+from openjepa.probe.vitals import features, inputs, knn_accuracy, observations, prediction, sigreg_here, weights
 
 LARGEST = 2048  # reference pictures: beyond this the numbers no longer change and a look gets slow
 SHORTCUT = 256  # pictures for the shortcut measurements, which encode once more
@@ -46,6 +46,8 @@ class Monitor:
     """An observer that measures the features of the same pictures at every look.
 
     pictures    (N, C, H, W) normalised, without augmentation; a few hundred to two thousand, drawn from the data
+    windows     they are single observations of a world model, (N, S) or (N, C, H, W), and the method's features are z,
+                (N, D) or (N, N', D): then no measure is taken that asks for views, or for pictures of things
     labels      (N,) classes or -1, only for the kNN accuracy; None when there are none
     batch_size  pictures encoded at once
     start       the method before its first step: measured at once and reported with the first look, as
@@ -74,8 +76,9 @@ class Monitor:
         *,
         batch_size: int = 256,
         start: nn.Module | None = None,
+        windows: bool = False,
     ) -> None:
-        if pictures.dim() != 4 or not 16 <= len(pictures) <= LARGEST:
+        if (pictures.dim() != 4 and not (windows and pictures.dim() == 2)) or not 16 <= len(pictures) <= LARGEST:
             raise ValueError(
                 f"pictures must be 16 to {LARGEST} normalised pictures (N, C, H, W), got {tuple(pictures.shape)}. "
                 "Take a sample of the data."
@@ -85,7 +88,8 @@ class Monitor:
         if labels is not None and int((labels >= 0).sum()) < 16:
             labels = None
         self.pictures, self.labels, self.batch_size = pictures, labels, batch_size
-        self.constant = inputs(pictures)
+        self.windows = windows
+        self.constant = inputs(pictures) if not windows else observations(pictures)
         if labels is not None:
             self.constant["health/knn_pixels"] = knn_accuracy(pictures.flatten(1), labels)
         self.start: dict[str, float] = {}
@@ -95,6 +99,8 @@ class Monitor:
     def __call__(self, moment: Moment) -> dict[str, float]:
         first, self.start = self.start, {}
         row = first | self.measure(moment.method) | prediction(moment.seen)
+        if self.windows:
+            row.pop("health/view_spread", None)  # time and batch are no views of one thing
         return {name: value for name, value in row.items() if not math.isnan(value) or name in ALWAYS}
 
     def measure(self, method: nn.Module) -> dict[str, float]:
@@ -104,8 +110,10 @@ class Monitor:
         self.pictures = self.pictures.to(next((p.device for p in method.parameters()), self.pictures.device))
         with quiet(method):
             tokens = torch.cat([method.encode(x).float() for x in self.pictures.split(self.batch_size)])  # (N, T, D)
-            z = tokens.mean(1)  # (N, D)
-            row = self.constant | features(z) | self._projected(method) | self._shortcuts(method, tokens)
+            z = tokens if tokens.dim() == 2 else tokens.mean(1)  # (N, D)
+            row = self.constant | features(z)
+            if not self.windows:
+                row |= self._projected(method) | self._shortcuts(method, tokens)
             if self.labels is not None:
                 row["health/knn"] = knn_accuracy(z, self.labels)
             return row | weights(method)

@@ -242,6 +242,12 @@ def _supporting(f: Facts) -> list[str]:
 def _against_collapse(f: Facts) -> list[str]:
     if f.now("health/input_std") < _limit("input"):
         return ["Check the data with `openjepa data check`: the pictures are all alike."]
+    if "health/windows" in f.last:
+        return [
+            "Raise the weight of what keeps the features apart (variance, covariance or SIGReg; `openjepa train METHOD "
+            "--help` names it), or slow the teacher.",
+            "Lower `optim.lr` to a third, and lengthen `optim.warmup`.",
+        ]
     if "health/sigreg" in f.last:
         return ["Raise `method.lam`: SIGReg is what keeps the features apart.", "Lower `optim.lr` to a third."]
     return [
@@ -252,6 +258,11 @@ def _against_collapse(f: Facts) -> list[str]:
 
 
 def _against_few(f: Facts) -> list[str]:
+    if "health/windows" in f.last:
+        return [
+            "Raise the weight of what spreads the features over directions (covariance or SIGReg).",
+            "Or there is no more to see: a state of P variables lies on P dimensions, whatever the width of z.",
+        ]
     if "health/sigreg" in f.last:
         return [
             "Raise `method.lam`, and `batch_size` if it is below 64: few pictures make few directions.",

@@ -33,6 +33,11 @@ def inputs(pictures: Tensor) -> dict[str, float]:
     }
 
 
+def observations(x: Tensor) -> dict[str, float]:
+    """What observations of a world offer: their standard deviation over observations, mean over numbers or pixels."""
+    return {"health/input_std": _float(x.float().std(0).mean()), "health/windows": 1.0}
+
+
 def features(z: Tensor) -> dict[str, float]:
     """Spread, rank and spectrum of pooled features (N, D)."""
     eigenvalues = measure.spectrum(z)  # (D,)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from openjepa.config import BARE, Config, nearest
+from openjepa.config import BARE, Config, Window, nearest
 from openjepa.data.config import DataConfig
+from openjepa.data.episodes.config import EpisodeConfig
 
 
 class Budget(Config):
@@ -74,17 +75,17 @@ class ProbeConfig(Config):
 
     online: bool = True
     data: DataConfig | None = None
-    limit: int = Field(5000, ge=10, description="pictures used per look, for kNN and health")
+    limit: int = Field(5000, ge=10, description="pictures or observations used per look, for kNN and health")
 
 
 class RunConfig(Config):
-    """Everything about one run."""
+    """Everything about one run. `data` are pictures or episodes, as the method eats pictures or windows."""
 
     method: SerializeAsAny[Config]
-    data: DataConfig
+    data: DataConfig | EpisodeConfig
     out: str | None = None
     seed: int = 0
-    batch_size: int = Field(256, ge=1, description="pictures per optimiser step, over all processes")
+    batch_size: int = Field(256, ge=1, description="pictures or windows per optimiser step, over all processes")
     accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step")
     budget: Budget = Budget(epochs=100)
     optim: OptimConfig = OptimConfig()
@@ -112,3 +113,22 @@ class RunConfig(Config):
         if value["name"] not in METHODS:
             raise ValueError(f"must name a method, got {value['name']!r}. {nearest(str(value['name']), METHODS)}")
         return METHODS[value["name"]].Config.model_validate(value)
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _data(cls, value: Any, info: ValidationInfo) -> Any:
+        """A path, or a group, becomes the settings of what the method eats."""
+        method = info.data.get("method")
+        if method is None:  # wrong itself: one error is enough
+            return value if isinstance(value, Config) else DataConfig.model_construct(path=str(value))
+        wanted = EpisodeConfig if eats_windows(method) else DataConfig
+        if isinstance(value, Config) and not isinstance(value, wanted):
+            what = "episodes (EpisodeConfig)" if wanted is EpisodeConfig else "pictures (DataConfig)"
+            name = getattr(method, "name", type(method).__name__)
+            raise ValueError(f"must be {what} for method {name}, got {type(value).__name__}. Choose another method.")
+        return wanted.model_validate(value)
+
+
+def eats_windows(method: Config) -> bool:
+    """Whether a method with these settings is trained on windows of episodes: such settings say how to cut them."""
+    return isinstance(getattr(method, "window", None), Window)

@@ -119,7 +119,7 @@ def test_a_world_is_drawn_the_same_in_memory_and_through_the_cache(tmp_path, mon
 def test_names_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match="Did you mean 'pendulum'"):
         collect("pendulun", episodes=1, steps=1, out=tmp_path / "a")
-    with pytest.raises(ValueError, match="which is not there. Worlds: .*pendulum"):
+    with pytest.raises(ValueError, match=r"which is not there. Worlds: .*pendulum"):
         open_episodes(EpisodeConfig(path="pendulun"))
     with pytest.raises(ValueError, match="policy must be"):
         collect("pendulum", "expertt", episodes=1, steps=1, out=tmp_path / "a")

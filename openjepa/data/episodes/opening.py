@@ -140,3 +140,13 @@ def listed(bad: Bad, most: int = 5) -> str:
     """
     more = f" and {len(bad) - most} more" if len(bad) > most else ""
     return "; ".join(f"{name} ({reason})" for name, reason in bad[:most]) + more
+
+
+def surely_episodes(path: str) -> bool:
+    """Whether a path is episodes and cannot be meant as pictures; told without looking through large folders."""
+    file = Path(path).expanduser()
+    if not file.exists():
+        return kind_of(path) == "world"
+    if file.is_dir():
+        return (file / "episodes.json").exists() or is_lerobot(file) or (file / "data" / "main_data.hdf5").exists()
+    return file.suffix.lower() in SUFFIXES

@@ -143,7 +143,7 @@ class WindowStream:
         return channels_first(take(self.episodes.obs, frames)).contiguous()
 
     def _channels_first(self) -> np.ndarray | None:
-        """All pictures in the layout of the batches, where they are in memory anyhow: turned once, not at every draw."""
+        """All pictures in the layout of the batches, where they are in memory anyhow: turned once for all draws."""
         if not self.episodes.pictures or isinstance(self.episodes.obs, np.memmap) or self._there is not None:
             return None
         turned = np.ascontiguousarray(self.episodes.obs.transpose(0, 3, 1, 2))

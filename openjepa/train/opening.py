@@ -1,0 +1,151 @@
+"""From the settings to batches: a stream of pictures or of windows, as the method eats, and what the data are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from openjepa.core.dist import rank, world_size
+from openjepa.data import PictureStream, Source, open_source
+from openjepa.data.config import DataConfig
+from openjepa.data.episodes import Episodes, WindowStream, open_episodes
+from openjepa.data.episodes.config import EpisodeConfig
+from openjepa.data.episodes.opening import surely_episodes
+from openjepa.data.source import Bad
+from openjepa.methods import METHODS, Method
+from openjepa.train.launch import first_then_rest
+from openjepa.train.run import RunConfig
+
+Data = Source | WindowStream
+
+
+class Closing(Protocol):
+    """A stream that can be ended."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def batches(self, start_step: int = 0) -> Iterator[Any]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Data, ready to train on.
+
+    source    what observers are shown: the source of pictures, or the stream of windows
+    stream    of batches
+    keywords  what the method is built with
+    facts     for checkpoints and env.json: how to prepare other data (`preprocess`), and which these were (`data`)
+    files     for the run folder
+    bad       what could not be read so far, as (name, reason)
+    """
+
+    source: Data
+    stream: Closing
+    keywords: dict[str, Any]
+    facts: dict[str, Any]
+    bad: Callable[[], Bad]
+    files: dict[str, Any] = field(default_factory=dict)
+
+
+def open_data(run: RunConfig, device: torch.device, method: Method | None = None) -> Opened:
+    """The data of a run for `method`, or for the one that `run.method` names."""
+    eats = (method or METHODS[run.method.name]).eats  # type: ignore[attr-defined]
+    name = getattr(run.method, "name", type(run.method).__name__)
+    settings: Any = method.cfg if method else run.method
+    if eats == "windows":
+        if not isinstance(run.data, EpisodeConfig):
+            raise ValueError(
+                f"data must be episodes for method {name}, got settings of pictures. Give an EpisodeConfig."
+            )
+        return open_windows(run, run.data, device, settings.window)
+    if not isinstance(run.data, DataConfig):
+        raise ValueError(f"data must be pictures for method {name}, got settings of episodes. Give a DataConfig.")
+    if surely_episodes(run.data.path):
+        windows = ", ".join(sorted(n for n, m in METHODS.items() if m.eats == "windows"))
+        raise ValueError(
+            f"data must be pictures for method {name}, got episodes: {run.data.path}. "
+            f"Methods that learn from episodes: {windows}."
+        )
+    return open_pictures(run, run.data, device, settings.views)
+
+
+def open_pictures(run: RunConfig, cfg: DataConfig, device: torch.device, views: Any) -> Opened:
+    source = first_then_rest(lambda: open_source(cfg, seed=run.seed))
+    stream = PictureStream(
+        source, views, batch_size=run.batch_size, accumulate=run.accumulate, seed=run.seed, rank=rank(),
+        world=world_size(), workers=cfg.workers, device=device,
+    )  # fmt: skip
+    facts = {
+        "preprocess": {
+            "size": source.size,
+            "channels": source.channels,
+            "mean": [float(x) for x in source.mean],
+            "std": [float(x) for x in source.std],
+            "resample": "bicubic",
+        },
+        "data": {**cfg.model_dump(mode="json"), "pictures": len(source), "fingerprint": source.fingerprint()},
+    }
+    keywords = {"size": source.size, "channels": source.channels}
+    return Opened(source, stream, keywords, facts, lambda: source.bad)
+
+
+def open_windows(run: RunConfig, cfg: EpisodeConfig, device: torch.device, window: Any) -> Opened:
+    episodes = first_then_rest(lambda: open_episodes(cfg))
+    stream = WindowStream(
+        episodes, window, cfg=cfg, batch_size=run.batch_size, accumulate=run.accumulate, seed=run.seed, rank=rank(),
+        world=world_size(), device=device,
+    )  # fmt: skip
+    facts = {
+        "preprocess": preprocess(stream),
+        "data": {
+            **cfg.model_dump(mode="json"), "drawn_episodes": cfg.episodes, "episodes": len(episodes),
+            "frames": episodes.frames, "windows": len(stream.cuts), "held_out_episodes": len(stream.split.held),
+            "fingerprint": f"{episodes.fingerprint()}-{stream.split.hash}",
+        },
+    }  # fmt: skip
+    files = {"split.json": stream.split.as_dict()}
+    return Opened(stream, stream, {"space": stream.space}, facts, lambda: episodes.bad, files)
+
+
+def preprocess(stream: WindowStream) -> dict[str, Any]:
+    """All that stands between a world and the model: what planners, probes and players of a checkpoint need.
+
+    Of an action, the numbers are those of one world step, in the world's units; a step of the model takes `window.skip`
+    of them. `bounds` says whether low and high are the world's, or only the range of the training episodes.
+    """
+    episodes, about = stream.episodes, stream.episodes.about
+    low, high = about.low, about.high
+    if not low:
+        low, high = action_range(episodes, stream.split.train)
+    return {
+        "kind": "windows",
+        "obs_shape": list(stream.space.obs),
+        "window": stream.window.model_dump(),
+        **stream.scale.as_dict(),
+        "action": episodes.action.shape[1],
+        "low": list(low),
+        "high": list(high),
+        "bounds": "world" if about.low else "data",
+        "names": list(stream.space.names),
+        "variables": list(episodes.variables),
+        "world": about.world,
+        "dt": about.dt,
+        "split": {k: v for k, v in stream.split.as_dict().items() if k != "held_out_episodes"},
+    }
+
+
+def action_range(episodes: Episodes, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The least and greatest action of the training episodes."""
+    rows = episodes.keep(train)
+    low = np.full(episodes.action.shape[1], np.inf)
+    high = -low
+    for i in range(len(rows)):
+        used = rows[i].action[:-1]
+        low, high = np.minimum(low, used.min(0)), np.maximum(high, used.max(0))
+    return tuple(map(float, low)), tuple(map(float, high))
