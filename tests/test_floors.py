@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LINT = [sys.executable, "-c", "import sys; from importlinter.cli import lint_imports_command as c; sys.exit(c())"]
 OPTIONAL = ("torchvision", "timm", "transformers", "datasets", "sklearn", "pyarrow", "webdataset", "matplotlib",
-            "wandb", "onnx", "onnxscript", "onnxruntime", "pandas", "scipy", "tensorboard")  # fmt: skip
+            "wandb", "onnx", "onnxscript", "onnxruntime", "pandas", "scipy", "tensorboard",
+            "gymnasium", "gymnasium_robotics", "gym_pusht", "mujoco", "pygame", "pymunk", "cv2")  # fmt: skip
 
 
 def run(*command: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:

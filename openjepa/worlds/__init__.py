@@ -23,6 +23,10 @@ WORLDS: dict[str, str] = {
     "orbit": "openjepa.worlds.physics.orbit:Orbit",
     "point-mass": "openjepa.worlds.physics.balls:PointMass",
     "two-rooms": "openjepa.worlds.two_rooms:TwoRooms",
+    "reacher": "openjepa.worlds.mujoco:Reacher",
+    "pointmaze": "openjepa.worlds.mujoco:PointMaze",
+    "pusht": "openjepa.worlds.pusht:PushT",
+    "gym": "openjepa.worlds.gym:GymWorld",
 }
 
 # name -> "module:Class"; worlds add their own in `scripted` (expert, walk, door ...), see `known_policies`
