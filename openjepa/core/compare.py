@@ -32,6 +32,16 @@ def mse(prediction: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(prediction.float(), target.float())
 
 
+def l1(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean of |prediction - target| over every element.
+
+    >>> import torch
+    >>> l1(torch.tensor([1.0, -3.0]), torch.zeros(2))
+    tensor(2.)
+    """
+    return F.l1_loss(prediction.float(), target.float())
+
+
 def centre(z: Tensor) -> Tensor:
     """The mean view of each sample, (V, B, D) -> (1, B, D): what every view is drawn towards in LeJEPA."""
     return z.mean(dim=0, keepdim=True)

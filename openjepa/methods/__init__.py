@@ -8,6 +8,7 @@ from openjepa.methods.lewm import LeWM, LeWMConfig
 from openjepa.methods.masked import MaskedConfig, MaskedJEPA
 from openjepa.methods.pldm import PLDM, PLDMConfig
 from openjepa.methods.state import StateConfig, StateJEPA
+from openjepa.methods.vjepa2_ac import VJEPA2AC, VJEPA2ACConfig
 
 METHODS: dict[str, type[Method]] = {
     "dino_wm": DinoWM,
@@ -17,4 +18,5 @@ METHODS: dict[str, type[Method]] = {
     "masked": MaskedJEPA,
     "pldm": PLDM,
     "state": StateJEPA,
+    "vjepa2_ac": VJEPA2AC,
 }

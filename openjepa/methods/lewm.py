@@ -21,7 +21,7 @@ from openjepa.nn.vector import VectorHead, build_observer
 
 
 class LeWMConfig(Config):
-    """As published, by default: ViT-tiny with patches of 14 on 224 pixels, class token, about 15 M parameters.
+    """As published, by default: ViT-tiny with patches of 14 on 224 pixels, class token, 18 M parameters in all.
 
     `pooling` "auto" is the class token where the encoder has one, else all tokens side by side. `sigreg` is the weight
     beside a prediction term of weight 1, at the scale of the paper and of `core.spread.sigreg`: times B, the samples of

@@ -27,6 +27,8 @@ TINY = {
     "masked": {"encoder": {"name": "vit_nano/4", "width": 32, "depth": 2, "heads": 2}},
     "pldm": {"encoder": "convnet_lean", "dim": 32, "window": 5, "unroll": 4, "inverse_width": 32},
     "state": {"dim": 16, "width": 32, "prior_width": 8},
+    "vjepa2_ac": {"encoder": {"name": "vit_nano/4", "width": 32, "depth": 2, "heads": 2}, "window": 4, "width": 32,
+                  "depth": 1, "heads": 2},
 }  # fmt: skip
 SPACES = {"state": OSCILLATOR}  # the other window methods see the dot
 FIXED = {"dino_wm", "pldm", "vjepa2_ac"}  # a step of these draws nothing but dropout

@@ -105,6 +105,6 @@ def test_it_learns_to_move_the_dot() -> None:
     method.eval()
     batch = dot(128, 4, seed=999)
     with torch.no_grad():
-        terms, seen = method.losses(batch, Clock())
+        terms, _ = method.losses(batch, Clock())
         z = method.encode(batch.obs.flatten(0, 1)).unflatten(0, (128, 4))
     assert terms["predict"] < 0.7 * (z[:, 1:] - z[:, :-1]).square().mean()
