@@ -105,6 +105,9 @@ def chunk(world: World, policy: Policy, first: int, count: int, steps: int, seed
     """Episodes `first` .. `first + count - 1`, side by side; their randomness is a function of (seed, first)."""
     rng = np.random.default_rng([seed & 0xFFFFFFFF, first, 0xE9150DE5])
     states = world.reset(count, rng)
+    restart = getattr(policy, "restart", None)  # policies that remember must not take the last episodes for these
+    if restart is not None:
+        restart()
     pictures = len(world.obs) == 3
     obs = np.empty((count, steps + 1, *world.obs), np.uint8 if pictures else np.float32)
     action = np.zeros((count, steps + 1, world.action), np.float32)

@@ -95,6 +95,14 @@ def test_interrupted_and_gone_on_with_gives_the_same_bytes(tmp_path, monkeypatch
     assert other.hash != open_episodes(EpisodeConfig(path=str(tmp_path / "a"))).hash
 
 
+def test_policies_that_remember_begin_anew_with_every_chunk(tmp_path, monkeypatch):
+    """An expert of Two Rooms has goals behind the walls of its own episodes; and the last chunk may be smaller."""
+    monkeypatch.setattr(collecting, "TOGETHER", 4)
+    e = collect({"name": "two-rooms", "observe": "state"}, "door", episodes=10, steps=60, out=tmp_path / "eps")
+    crossed = [np.diff(episode.state[:, 0] > episode.state[:, 2]).sum() for episode in e]
+    assert len(crossed) == 10 and min(crossed) >= 2
+
+
 def test_a_world_that_leaves_the_numbers_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"walk must stay finite, got episode \d+, whose states are not finite"):
         collect(Walk(leaves_at=3.0), Shove(), episodes=4, steps=60, out=tmp_path / "eps")
