@@ -90,26 +90,30 @@ def cifar10_lejepa_cpu() -> Settings:
 def cifar10_ijepa_cpu() -> Settings:
     """I-JEPA on CIFAR-10 for two laptop cores: what keeps it from the easy answers when there is little time.
 
-    Rotary positions and patches at unit variance, so that no token tells only where it is; a slow teacher, so that the
-    target is not yet what the student already knows; SIGReg on the pooled contexts of two crops, which must agree, so
-    that the features keep their spread. 6 x 6 tokens of 24-pixel crops and a predictor that reads the context once.
+    Few and cheap tokens: 8 x 8 patches behind a convolutional stem that is blind to hidden patches (six of sixteen are
+    seen), and a predictor that reads the context once. Rotary positions and tokens at unit variance, so that no token
+    tells only where it is. SIGReg on the projected contexts of two differently coloured crops, which must agree: this
+    gives the features spread and a first meaning, so that the teacher is worth predicting.
+    `docs/design/0002-ijepa-small.md` has the trials.
     """
     return {
         "method": {
             "name": "ijepa",
-            "encoder": {"name": "vit_nano/4", "depth": 4, "pos": "rope"},
+            "encoder": {"name": "vit_nano/8", "depth": 4, "pos": "rope", "stem": "conv"},
             "predictor_width": 64,
             "predictor_depth": 2,
             "share_context": True,
-            "context_keep": 12,
-            "ema": (0.998, 1.0),
+            "target_scale": (0.15, 0.25),
+            "context_keep": 6,
+            "ema": (0.996, 1.0),
             "sigreg": 0.05,
-            "agree": 1.0,
-            "crop": {"count": 2, "scale": (0.3, 1.0), "filter": "bilinear", "flip": 0.5},
+            "agree": 0.95,
+            "projector_out": 64,
+            "crop": {"count": 2, "scale": (0.3, 1.0), "filter": "bilinear", **COLOUR},
         },
-        "data": {"path": "cifar10", "split": "train", "normalise": "data", "size": 24},
+        "data": {"path": "cifar10", "split": "train", "normalise": "data"},
         "batch_size": 64,
-        "budget": {"minutes": 18},
+        "budget": {"minutes": 10},
         "optim": {"lr": 1.5e-3, "weight_decay": 0.05},
         "log": {"every": 50},
     }
@@ -142,13 +146,15 @@ def cifar10_ijepa_gpu() -> Settings:
     """I-JEPA, small ViT, CIFAR-10 on one GPU in at most 25 minutes."""
     run = cifar10_ijepa_cpu()
     run["method"] |= {
-        "encoder": {"name": "vit_tiny/4", "pos": "rope"},
+        "encoder": {"name": "vit_tiny/4", "pos": "rope", "stem": "conv"},
         "predictor_width": 192,
         "predictor_depth": 4,
+        "target_scale": (0.15, 0.2),
         "context_keep": None,
+        "projector_hidden": 2048,
+        "projector_out": 128,
         "ema": (0.996, 1.0),
     }
-    run["data"] = {**run["data"], "size": 32}
     return {
         **run,
         "batch_size": 1024,
