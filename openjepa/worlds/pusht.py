@@ -133,13 +133,18 @@ class PushT(StateWorld):
         return (self.distance(states, goals) < self.cfg.place) & (turned < self.cfg.angle)
 
     def draw(self, states: np.ndarray, size: int = 128) -> np.ndarray:
+        import cv2
+        import pygame
+
         states = self.check(states)
         pictures = np.empty((len(states), size, size, 3), np.uint8)
         for i, row in enumerate(states):
             self.write(row)
             if not self.cfg.target:
                 self.env.goal_pose = np.array([-SIDE, -SIDE, 0.0])  # off the picture
-            pictures[i] = self.env._get_img(self.env._draw(), width=size, height=size)
+            screen = self.env._draw()  # its own way to an array costs as much as all the rest
+            table = np.frombuffer(pygame.image.tobytes(screen, "RGB"), np.uint8).reshape(*screen.get_size(), 3)
+            pictures[i] = cv2.resize(table, (size, size))
         return pictures
 
 

@@ -85,6 +85,25 @@ class Door(Expert):
         return goals
 
 
+class Mixed(WorldPolicy):
+    """Half of the worlds `walk`, the other half go back and forth by `door`: everywhere is seen, and the door often."""
+
+    share = 0.5  # of the worlds that keep to the door
+
+    def __init__(self, world: Any, seed: int = 0) -> None:
+        super().__init__(world, seed)
+        self.walk, self.door = Walk(world), Door(world)
+
+    def begin(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        self.walk.restart()
+        self.door.restart()
+        return rng.random((len(states), 1)) < self.share
+
+    def choose(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        assert self.memory is not None
+        return np.where(self.memory, self.door.act(states, rng), self.walk.act(states, rng))
+
+
 def waypoint(world: Any, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
     """Where to go next on the way to the goal, (n, 2): the goal itself in the same room, else a point of the door.
 

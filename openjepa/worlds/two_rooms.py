@@ -64,7 +64,7 @@ class TwoRooms(StateWorld):
     action       (dx, dy) in pixels per step; longer than `max_step` is shortened to it
     observation  (size, size, 2) uint8: the dot, and the walls
     goals        in the other room, behind the same wall; `distance` is the straight one in pixels, `path` the walk
-    policies     random (uniform in the disc of actions), walk (heading with momentum), expert, door
+    policies     random (uniform in the disc of actions), walk (heading with momentum), expert, door, mixed (of the two)
 
     The walls stop the dot where their drawn surface has its outermost pixel centres, and it slides along them.
 
@@ -89,6 +89,7 @@ class TwoRooms(StateWorld):
         "walk": "openjepa.worlds.rooms_policies:Walk",
         "expert": "openjepa.worlds.rooms_policies:Expert",
         "door": "openjepa.worlds.rooms_policies:Door",
+        "mixed": "openjepa.worlds.rooms_policies:Mixed",
     }
 
     def __init__(self, cfg: TwoRoomsConfig) -> None:

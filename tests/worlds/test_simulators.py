@@ -149,6 +149,14 @@ def test_pusht_steps_without_contact_as_the_environment_does() -> None:
         assert np.allclose(world.observe(row)[0], seen, atol=1e-4)
 
 
+def test_pusht_pictures_are_those_of_the_environment() -> None:
+    world = need("pusht", target=True)
+    states = world.reset(3, np.random.default_rng(0))
+    for row, picture in zip(states, drawn(world, states, 96), strict=True):
+        world.write(row)  # type: ignore[attr-defined]
+        assert np.array_equal(picture, world.env._get_img(world.env._draw(), 96, 96))  # type: ignore[attr-defined]
+
+
 def test_pusht_pushes_the_block_and_success_is_the_published_one() -> None:
     world, rng = need("pusht"), np.random.default_rng(0)
     states = start = world.reset(6, rng)
