@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openjepa.app.agent import JEPAAgent as JEPAAgent
     from openjepa.app.agent import JEPAConfig as JEPAConfig
     from openjepa.app.runs import Run as Run
+    from openjepa.app.verbs import collect as collect
     from openjepa.app.verbs import compare as compare
     from openjepa.app.verbs import data_check as data_check
     from openjepa.app.verbs import demo as demo
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from openjepa.config import Config as Config
     from openjepa.config import View as View
     from openjepa.data.config import DataConfig as DataConfig
+    from openjepa.data.episodes.config import EpisodeConfig as EpisodeConfig
     from openjepa.interop import load as load
     from openjepa.methods import METHODS as METHODS
     from openjepa.methods import Method as Method
@@ -53,6 +55,7 @@ _HOMES = {  # public name -> where it lives
     "look": "openjepa.app.verbs:look",
     "compare": "openjepa.app.verbs:compare",
     "export": "openjepa.app.verbs:export",
+    "collect": "openjepa.app.verbs:collect",
     "data_check": "openjepa.app.verbs:data_check",
     "list": "openjepa.app.verbs:list_names",
     "info": "openjepa.app.verbs:info",
@@ -63,6 +66,7 @@ _HOMES = {  # public name -> where it lives
     "View": "openjepa.config:View",
     "RunConfig": "openjepa.train.run:RunConfig",
     "DataConfig": "openjepa.data.config:DataConfig",
+    "EpisodeConfig": "openjepa.data.episodes.config:EpisodeConfig",
     "EncoderConfig": "openjepa.nn:EncoderConfig",
     "Method": "openjepa.methods:Method",
     "METHODS": "openjepa.methods:METHODS",

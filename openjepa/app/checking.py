@@ -11,15 +11,21 @@ from typing import Any
 
 from openjepa.config import nest, parse
 from openjepa.data.config import DataConfig
+from openjepa.data.episodes.config import EpisodeConfig
 
 OPTIONAL = ("scikit-learn", "pyarrow", "transformers", "datasets", "timm", "onnx", "onnxruntime", "webdataset", "wandb")
 
 
 def check_data(path: str | Mapping[str, Any], overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """What `openjepa.data.check` found, as plain values; `overrides` are settings of the data, such as `split=test`."""
+    """What there is at a path, as plain values: pictures (`openjepa.data.check`) or episodes, told by the content.
+    `overrides` are settings of the data, such as `split=test` or `on_bad=skip`."""
     from openjepa.data import check
+    from openjepa.data.episodes.checkup import check_episodes
+    from openjepa.data.episodes.opening import kind_of
 
     given = {"path": path} if isinstance(path, str) else dict(path)
+    if kind_of(str(given.get("path"))) is not None:
+        return check_episodes(parse(EpisodeConfig, {**given, **nest(overrides)})).as_dict()
     return check(parse(DataConfig, {**given, **nest(overrides)})).as_dict()
 
 

@@ -179,6 +179,26 @@ def demo(
     asked(ctx, "demo", (), given, json_, help_)
 
 
+@app.command(add_help_option=False)
+def collect(
+    ctx: typer.Context,
+    world: Annotated[
+        str | None, typer.Argument(metavar="WORLD", help="A world: openjepa list worlds.", show_default=False)
+    ] = None,
+    settings: SETTINGS = None,
+    json_: JSON = False,
+    debug: DEBUG = False,
+    help_: HELP = False,
+) -> None:
+    """Episodes of a world.
+
+    openjepa collect two-rooms episodes=500 out=eps/ policy=random world.pixels=33
+    """
+    if not help_ and world is None:
+        raise ValueError("collect must be given a world, got none. See openjepa list worlds.")
+    asked(ctx, "collect", world, settings, json_, help_)
+
+
 @data_app.command("check")
 def data_check(
     path: Annotated[str, typer.Argument(help="A folder, a file or the name of a source.", show_default=False)],

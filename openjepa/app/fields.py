@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import textwrap
@@ -24,25 +25,40 @@ Row = dict[str, str]  # name, type, default, help
 def collect() -> dict[str, Any]:
     """Everything that help shows, from the schema itself."""
     from openjepa.app.requests import REQUESTS
+    from openjepa.data.episodes.config import EpisodeConfig
     from openjepa.interop import EXPORTS
     from openjepa.methods import METHODS
     from openjepa.nn import ENCODERS
     from openjepa.presets import PRESETS
     from openjepa.probe import PROBES
     from openjepa.train.run import RunConfig
+    from openjepa.worlds import POLICIES, WORLDS
 
     return {
         "train": describe(RunConfig),
         "verbs": {name: describe(cls, depth=0) for name, cls in REQUESTS.items()},
         "methods": {
-            name: {"what": first_line(sys.modules[cls.__module__].__doc__), **describe(cls.Config, "method.")}
+            name: {
+                "what": first_line(sys.modules[cls.__module__].__doc__),
+                "eats": cls.eats,
+                **describe(cls.Config, "method."),
+            }
             for name, cls in METHODS.items()
         },
         "presets": {name: first_line(make.__doc__) for name, make in PRESETS.items()},
+        "worlds": {name: class_line(place) for name, place in WORLDS.items()},
+        "policies": {name: class_line(place) for name, place in POLICIES.items()},
+        "episodes": describe(EpisodeConfig, "data."),
         "encoders": sorted(ENCODERS),
         "probes": {name: first_line(probe.__doc__) for name, probe in PROBES.items()},
         "formats": {name: first_line(fn.__doc__) for name, fn in EXPORTS.items()},
     }
+
+
+def class_line(place: str) -> str:
+    """The first line about a class that a table names as "module:Class"."""
+    module, _, name = place.partition(":")
+    return first_line(getattr(importlib.import_module(module), name).__doc__)
 
 
 def first_line(text: str | None) -> str:
@@ -156,7 +172,12 @@ def train_help(name: str | None) -> str:
         parts.append(
             f"{method['what']}\n\nSettings of {name}\n\n{paragraph(method['about'])}\n\n{table(method['fields'])}"
         )
-    parts.append(f"Settings of every run\n\n{table(known['train']['fields'])}")
+    own = known["train"]["fields"]
+    if method and method["eats"] == "windows":  # its data are episodes: their settings in place of those of pictures
+        at = next(i for i, row in enumerate(own) if row["name"] == "data") + 1
+        rest = [row for row in own[at:] if not row["name"].startswith("data.")]
+        own = [*own[:at], *known["episodes"]["fields"], *rest]
+    parts.append(f"Settings of every run\n\n{table(own)}")
     if not method:
         names = "\n".join(f"  {k:12}  {v['what']}" for k, v in known["methods"].items())
         parts.append(f"Methods (openjepa train METHOD --help lists the settings of one)\n\n{names}")

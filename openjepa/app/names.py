@@ -17,11 +17,18 @@ SOURCES = {  # what DataConfig.path may be
     "hf://NAME": "a Hugging Face data set",
     "digits": "scikit-learn's 1,797 handwritten digits, 8 x 8",
     "shapes": "drawn on the fly: shape, colour, place and size vary",
+    "EPISODES/": "what `openjepa collect` wrote, for methods that learn from episodes",
+    "FILE.npz, FOLDER/*.npz": "episodes as arrays: observations, actions, states",
+    "FILE.hdf5": "episodes, flat or one group each (robomimic); Minari's folder too",
+    "LEROBOT/": "LeRobot's layout: Parquet rows and video",
+    "TRACKS/*.txt": "pedestrian tracks, one person an episode",
+    "WORLD": "episodes of a world, drawn: openjepa list worlds",
 }
 
 
 def list_names(kind: str | None = None) -> dict[str, Any]:
-    """Names and one line about each; `kind` is methods, presets, encoders, sources, probes or formats (default: all).
+    """Names and one line about each; `kind` is methods, presets, worlds, policies, encoders, sources, probes or
+    formats (default: all).
 
     >>> {"ijepa", "lejepa"} <= list_names("methods")["methods"].keys()
     True
@@ -30,6 +37,8 @@ def list_names(kind: str | None = None) -> dict[str, Any]:
     kinds: dict[str, Any] = {
         "methods": {name: about["what"] for name, about in known["methods"].items()},
         "presets": known["presets"],
+        "worlds": known["worlds"],
+        "policies": known["policies"],
         "encoders": dict.fromkeys([*known["encoders"], "timm/NAME", "hf/NAME", "py:package.module:factory"], ""),
         "sources": SOURCES,
         "probes": known["probes"],

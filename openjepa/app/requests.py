@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -70,6 +70,22 @@ class ExportRequest(Config):
     weights: Literal["auto", "encoder", "teacher"] = "auto"
 
 
+class CollectRequest(Config):
+    """Episodes of a world: who acts in it, how many, how long, and where they are written.
+
+    The settings of the world itself go under `world`: world.pixels=64. An interrupted collection with the same settings
+    is gone on with.
+    """
+
+    shorthand: ClassVar[str] = "out"
+    out: str
+    episodes: int = Field(100, ge=1)
+    steps: int = Field(100, ge=1, description="actions per episode")
+    policy: str = Field("random", description="who acts: random, ornstein-uhlenbeck, zero, or one of the world's own")
+    seed: int = 0
+    world: dict[str, Any] = Field({}, description="settings of the world, by their names")
+
+
 class DemoRequest(Config):
     """LeJEPA on handwritten digits beside a run that is made to collapse, measured and reported."""
 
@@ -88,4 +104,5 @@ REQUESTS: dict[str, type[Config]] = {
     "compare": CompareRequest,
     "export": ExportRequest,
     "demo": DemoRequest,
+    "collect": CollectRequest,
 }

@@ -132,11 +132,17 @@ def demonstrated(result: Mapping[str, Any]) -> str:
     return "\n".join([grid(head, rows), "", *verdicts, "", *end])
 
 
+def collected(result: Mapping[str, Any]) -> str:
+    rest = {k: v for k, v in result.items() if k != "out"}
+    return "\n".join([pairs(rest), f"Episodes: {result['out']}"])
+
+
 RENDER: dict[str, Callable[[Any], str]] = {
     "train": trained,
     "probe": scores,
     "compare": table,
     "look": looked,
     "demo": demonstrated,
+    "collect": collected,
     "list": listing,
 }

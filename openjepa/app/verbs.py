@@ -184,6 +184,31 @@ def export(
     return ANSWERS["export"](run, request("export", {"to": str(to), "format": format, "weights": weights}))
 
 
+def collect(
+    world: str,
+    *,
+    out: str | Path,
+    episodes: int | None = None,
+    steps: int | None = None,
+    policy: str | None = None,
+    seed: int | None = None,
+    settings: Group | None = None,
+) -> dict[str, Any]:
+    """Let a policy act in a world and write the episodes to the folder `out`; returns what is there now.
+
+    world     a name (`openjepa list worlds`), or "gym:ID" with the id of a Gymnasium environment
+    settings  of the world: {"pixels": 64}
+
+    The other keywords are the fields of `openjepa.app.requests.CollectRequest`.
+
+    >>> import tempfile
+    >>> collect("pendulum", out=tempfile.mkdtemp() + "/eps", episodes=3, steps=5)["frames"]
+    18
+    """
+    given = {"out": str(out), "episodes": episodes, "steps": steps, "policy": policy, "seed": seed, "world": settings}
+    return ANSWERS["collect"](world, request("collect", given))
+
+
 def data_check(path: str | Group, *, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """What a run on this data would meet: how many pictures, which sizes, which are unreadable and why."""
     from openjepa.app.checking import check_data
@@ -251,6 +276,12 @@ def _export(run: Any, asked: Any) -> dict[str, Any]:
     return export_run(as_run(run), asked)
 
 
+def _collect(world: Any, asked: Any) -> dict[str, Any]:
+    from openjepa.app.collecting import collect_world
+
+    return collect_world(world, asked)
+
+
 def _demo(_: Any, asked: Any) -> dict[str, Any]:
     from openjepa.app.demo import show
 
@@ -264,4 +295,5 @@ ANSWERS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {  # verb -> (subject
     "compare": _compare,
     "export": _export,
     "demo": _demo,
+    "collect": _collect,
 }

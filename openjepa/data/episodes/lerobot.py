@@ -161,7 +161,7 @@ def decode(file: Path, begin: float, frames: int, fps: float) -> np.ndarray:
                     break
                 if step >= 0:
                     found[step] = frame.to_ndarray(format="rgb24")
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, IndexError) as e:  # an index: there is no stream of pictures in it
         raise ValueError(f"video {file.name} cannot be read: {str(e).splitlines()[0]}") from None
     missing = frames - len(found)
     if missing:

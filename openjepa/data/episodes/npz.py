@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def open_npz(cfg: EpisodeConfig) -> Found:
     if path.is_dir():
         return Found("npz", str(path), Folder(path, files, cfg), size=sum(f.stat().st_size for f in files), stamp=stamp)
     try:
-        with np.load(path, allow_pickle=False) as inside:
+        with opened(path) as inside:
             arrays = {name: inside[name] for name in inside.files}
     except BROKEN as e:
         raise ValueError(f"{path} must be an .npz file of episodes, got: {str(e).splitlines()[0]}.") from None
@@ -46,7 +47,7 @@ class Folder:
             group = inner.parent.as_posix() if inner.parent.name else None
             name = inner.with_suffix("").as_posix()
             try:
-                with np.load(file, allow_pickle=False) as inside:
+                with opened(file) as inside:
                     keys = three(inside.files, self.cfg.keys, self.cfg.obs, str(file))
                     obs, action, state = (None if k is None else inside[k] for k in keys)
             except BROKEN as e:
@@ -79,6 +80,13 @@ def inside_one(path: Path, arrays: Mapping[str, np.ndarray], cfg: EpisodeConfig)
         yield part(i, slice(start, start + length))
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """An .npz file, closed again also where it turns out to be none."""
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as inside:
+        yield inside
+
+
 def stacked(obs: np.ndarray, action: Any) -> bool:
     """Whether the first axis counts episodes: (E, T, H, W, C), or (E, T, S) beside actions (E, T, A)."""
     beside = action is not None and action.ndim == 3 and len(action) == len(obs)
@@ -88,7 +96,7 @@ def stacked(obs: np.ndarray, action: Any) -> bool:
 def holds_episodes(path: Path) -> bool:
     """Whether a .npz looks like episodes rather than pictures with labels: it has actions or observations."""
     try:
-        with np.load(path, allow_pickle=False) as inside:
+        with opened(path) as inside:
             names = inside.files
     except BROKEN:
         return False
