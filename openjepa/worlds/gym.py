@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import Any, ClassVar
 
@@ -101,6 +102,9 @@ class GymWorld:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated versions and the like: the id is the user's choice
             try:
+                if ":" in name:
+                    package, _, name = name.partition(":")
+                    importlib.import_module(package)
                 spec = gymnasium.spec(name)
                 modes = getattr(_entry(gymnasium, spec), "metadata", {}).get("render_modes", ())
                 mode = "rgb_array" if "rgb_array" in modes else None

@@ -153,6 +153,13 @@ def test_an_ended_episode_stands_still() -> None:
     assert world.distance(later, states).tolist() == [0, 0]
 
 
+def test_a_package_is_imported_for_its_environments() -> None:
+    pytest.importorskip("gym_pusht")
+    world = make_world("gym:gym_pusht:gym_pusht/PushT-v0")
+    assert not world.settable and world.obs == (5,)  # type: ignore[attr-defined]
+    assert world.step(world.reset(2, np.random.default_rng(0)), np.full((2, 2), 256.0)).shape == (2, 8)
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match="Did you mean: `Pendulum`"):
         make_world("gym:Pendulumm-v1")
