@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, Self
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from openjepa.core.spread import covariance, sigreg, variance
 from openjepa.core.types import Clock, Seen, Space, Terms, Windows
 from openjepa.methods.base import Method
 from openjepa.nn import EncoderConfig
+from openjepa.nn.ensemble import Ensemble, Member
 from openjepa.nn.state import GRUStep, InverseModel, MLPStep
 from openjepa.nn.vector import VectorHead, build_observer
 
@@ -48,6 +51,7 @@ class PLDMConfig(Config):
     predictor: Literal["gru", "residual", "mlp"] = "gru"
     predictor_width: int = Field(512, ge=1, description="of the hidden layers of an MLP predictor")
     predictor_layers: int = Field(3, ge=1, description="Linear maps of an MLP predictor")
+    members: int = Field(1, ge=1, description="predictors; their disagreement tells where the model knows little")
     unroll: int = Field(8, ge=1, description="steps predicted from one frame; must divide window.steps - 1")
     variance: float = Field(16.0, ge=0)
     covariance: float = Field(8.0, ge=0)
@@ -75,7 +79,7 @@ class PLDM(Method):
     covariance are over all B T frames of the batch.
 
     Source: Sobal et al., arXiv 2502.14819 (PLDM); eb_jepa, arXiv 2602.03604. Differences: several stretches per window
-    instead of one, SiLU in the inverse model.
+    instead of one, SiLU in the inverse model, and an ensemble on request, each member unrolled on its own.
     """
 
     Config = PLDMConfig
@@ -94,23 +98,16 @@ class PLDM(Method):
         self.encoder = build_observer(cfg.encoder, space, encoder=encoder)
         pooling = cfg.pooling if space.pictures else "flatten"
         self.head = VectorHead(self.encoder, dim=cfg.dim, pooling=pooling, norm=cfg.norm)
-        self.predictor: GRUStep | MLPStep
-        if cfg.predictor == "gru":
-            self.predictor = GRUStep(cfg.dim, space.action)
-        else:
-            self.predictor = MLPStep(
-                cfg.dim, space.action, width=cfg.predictor_width, layers=cfg.predictor_layers,
-                residual=cfg.predictor == "residual",
-            )  # fmt: skip
+        self.predictor = Ensemble(partial(one_step, cfg, space.action), cfg.members)
         self.inverse = InverseModel(cfg.dim, space.action, cfg.inverse_width) if "inverse" in self.weights else None
 
     def losses(self, batch: Windows, clock: Clock) -> tuple[Terms, Seen]:
         z = self.encode(batch.obs.flatten(0, 1)).unflatten(0, batch.obs.shape[:2])  # (B, T, D), one pass
         start, target, actions = self.cut(z, batch.action)
-        prediction = rollout(self, start, actions)  # (B n, K, D)
+        prediction = torch.stack([rollout(member, start, actions) for member in self.members()])  # (E, B n, K, D)
 
-        terms = {"predict": mse(prediction, target)} | self.regularisers(z, batch.action, clock)
-        return terms, {"z": z.detach(), "prediction": prediction.detach(), "target": target.detach()}
+        terms = {"predict": mse(prediction, target.expand_as(prediction))} | self.regularisers(z, batch.action, clock)
+        return terms, {"z": z.detach(), "prediction": prediction.detach().mean(0), "target": target.detach()}
 
     def cut(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Stretches of K steps: their first latents (B n, D), what follows (B n, K, D), and the actions (B n, K, A)."""
@@ -140,5 +137,22 @@ class PLDM(Method):
         return self.head(self.encoder(obs))
 
     def step(self, z: Tensor, action: Tensor) -> Tensor:
-        after = self.predictor(z, action)
+        """One step later; the mean of the predictors where there are several."""
+        return self.advance(self.predictor, z, action)
+
+    def advance(self, predictor: nn.Module, z: Tensor, action: Tensor) -> Tensor:
+        after = predictor(z, action)
         return self.head.norm(after) if self.cfg.predictor == "gru" else after
+
+    def members(self) -> list[Member]:
+        """Each predictor with the shared encoder as a model of its own: what `plan.cost.Disagreement` compares."""
+        return [Member(self.encode, partial(self.advance, net)) for net in self.predictor.members]
+
+
+def one_step(cfg: PLDMConfig, action: int) -> GRUStep | MLPStep:
+    """A new predictor of the kind that `cfg` names."""
+    if cfg.predictor == "gru":
+        return GRUStep(cfg.dim, action)
+    return MLPStep(
+        cfg.dim, action, width=cfg.predictor_width, layers=cfg.predictor_layers, residual=cfg.predictor == "residual"
+    )

@@ -102,3 +102,23 @@ def test_the_place_of_the_dot_is_read_off_linearly() -> None:
     with torch.no_grad():
         za, zb = method.encode(a.obs[:, 0]), method.encode(b.obs[:, 0])
     assert min(regress(za, a.state[:, 0], zb, b.state[:, 0], resamples=5).r2) > 0.97
+
+
+def test_members_agree_where_there_were_data_and_not_elsewhere() -> None:
+    method = make("pldm", members=3, norm=False, predictor="residual")
+    assert len(method.members()) == 3
+    opt = torch.optim.AdamW(trainable(method), lr=2e-3)
+    for i in range(150):
+        step(method, opt, dot(16, 5, seed=i), Clock(i, 150))
+    batch = dot(64, 5, seed=99)
+    with torch.no_grad():
+        z = method.encode(batch.obs[:, 0])
+        assert torch.allclose(
+            method.step(z, batch.action[:, 0]),
+            torch.stack([m.step(z, batch.action[:, 0]) for m in method.members()]).mean(0),
+        )
+        near, far = (
+            torch.stack([rollout(m, start, batch.action) for m in method.members()]).var(0).mean()
+            for start in (z, 5 * z)
+        )
+    assert far > 3 * near > 0
