@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LINT = [sys.executable, "-c", "import sys; from importlinter.cli import lint_imports_command as c; sys.exit(c())"]
 OPTIONAL = ("torchvision", "timm", "transformers", "datasets", "sklearn", "pyarrow", "webdataset", "matplotlib",
-            "wandb", "onnx", "onnxscript", "onnxruntime", "pandas", "scipy", "tensorboard",
+            "wandb", "onnx", "onnxscript", "onnxruntime", "pandas", "scipy", "tensorboard", "h5py", "av",
             "gymnasium", "gymnasium_robotics", "gym_pusht", "mujoco", "pygame", "pymunk", "cv2")  # fmt: skip
 
 

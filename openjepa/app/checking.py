@@ -13,7 +13,21 @@ from openjepa.config import nest, parse
 from openjepa.data.config import DataConfig
 from openjepa.data.episodes.config import EpisodeConfig
 
-OPTIONAL = ("scikit-learn", "pyarrow", "transformers", "datasets", "timm", "onnx", "onnxruntime", "webdataset", "wandb")
+OPTIONAL = (
+    "scikit-learn",
+    "pyarrow",
+    "transformers",
+    "datasets",
+    "timm",
+    "onnx",
+    "onnxruntime",
+    "webdataset",
+    "wandb",
+    "h5py",
+    "av",
+    "gymnasium",
+    "mujoco",
+)
 
 
 def check_data(path: str | Mapping[str, Any], overrides: Iterable[str] = ()) -> dict[str, Any]:

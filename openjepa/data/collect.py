@@ -44,7 +44,7 @@ def collect(
 
     world     a name, settings with a `name`, or a world
     policy    a name, or anything with `act(states, rng)`
-    episodes  how many; steps: actions in each, so each has steps + 1 observations
+    episodes  how many; steps: actions in each, so each has steps + 1 observations (fewer where a world's episodes end)
     out       a folder that is not there yet. An interrupted collection of the same settings is gone on with
     seed      of everything drawn: the same settings give the same bytes, interrupted or not
     progress  called with (episodes done, episodes in all) after every chunk
@@ -119,8 +119,9 @@ def chunk(world: World, policy: Policy, first: int, count: int, steps: int, seed
             # What is kept is what was done, to the last bit: a stored action played again gives the stored future.
             action[:, t] = acts
             states = world.step(states, action[:, t].astype(acts.dtype))
+    lengths = until_ended(world, state)
     for i in range(count):
-        name = str(first + i)
+        name, kept = str(first + i), slice(0, int(lengths[i]))
         try:
             for what, x in (("states", state[i]), ("actions", action[i]), ("observations", obs[i])):
                 if x.dtype != np.uint8:
@@ -129,7 +130,18 @@ def chunk(world: World, policy: Policy, first: int, count: int, steps: int, seed
             raise ValueError(
                 f"{world.name} must stay finite, got episode {name}, whose {e}. Change its settings or the policy."
             ) from None
-        yield name, Episode(obs[i], action[i], state[i])
+        action[i, kept.stop - 1] = 0
+        yield name, Episode(obs[i, kept], action[i, kept], state[i, kept])
+
+
+def until_ended(world: World, state: np.ndarray) -> np.ndarray:
+    """Frames of each episode (count,): all, but in worlds whose episodes end by themselves (they have a variable
+    `ended`) only up to the first that is over, since from then on nothing moves."""
+    count, frames = state.shape[:2]
+    if "ended" not in world.names:
+        return np.full(count, frames)
+    over = state[:, 1:, world.names.index("ended")] > 0  # every episode has a step at least
+    return np.where(over.any(1), over.argmax(1) + 2, frames)
 
 
 def open_world(world: str | Mapping[str, Any] | World) -> World:

@@ -46,6 +46,22 @@ class Shove:
         return rng.uniform(-1, 1, (len(states), 2))
 
 
+class Ending(Walk):
+    """Over once it has gone far; then it stands still."""
+
+    names = ("x", "y", "ended")
+
+    def reset(self, n, rng):
+        return np.concatenate([super().reset(n, rng), np.zeros((n, 1))], 1)
+
+    def step(self, states, actions):
+        after = states[:, :2] + actions * (states[:, 2:] == 0)
+        return np.concatenate([after, (np.abs(after).max(1, keepdims=True) > 2).astype(float)], 1)
+
+    def observe(self, states):
+        return 2 * states[:, :2]
+
+
 def files(path):
     return {f.name: f.read_bytes() for f in path.iterdir()}
 
@@ -101,6 +117,15 @@ def test_policies_that_remember_begin_anew_with_every_chunk(tmp_path, monkeypatc
     e = collect({"name": "two-rooms", "observe": "state"}, "door", episodes=10, steps=60, out=tmp_path / "eps")
     crossed = [np.diff(episode.state[:, 0] > episode.state[:, 2]).sum() for episode in e]
     assert len(crossed) == 10 and min(crossed) >= 2
+
+
+def test_episodes_end_where_their_world_ends_them(tmp_path):
+    e = collect(Ending(), Shove(), episodes=20, steps=30, out=tmp_path / "eps", seed=1)
+    assert e.lengths.min() < 31
+    for episode in e:
+        assert not episode.state[1:-1, 2].any() and not episode.action[-1].any()
+        assert episode.state[-1, 2] == 1 or len(episode.obs) == 31
+        np.testing.assert_allclose(episode.state[:-1, :2] + episode.action[:-1], episode.state[1:, :2], rtol=1e-12)
 
 
 def test_a_world_that_leaves_the_numbers_is_named(tmp_path):
