@@ -22,7 +22,7 @@ Cost = Callable[[Tensor], Tensor]  # (B, S, H, A) -> (B, S)
 Generators = torch.Generator | Sequence[torch.Generator]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bounds:
     """Where planned actions may be: a box, and a ball in the world's own units.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from openjepa.plan import Bounds, CEMConfig, MPPIConfig, Structured, cem, icem, mppi
-from openjepa.plan.candidates import headings, structure
+from openjepa.plan.candidates import detours, headings, structure
 from openjepa.plan.icem import ICEMConfig, coloured
 from openjepa.plan.mppi import weights
 from tests.plan.problems import LinearQuadratic, Quadratic, generators, wide
@@ -75,7 +75,7 @@ def test_icem_remembers():
 
 def test_structured_candidates():
     bounds = Bounds.box([-2.45] * 2, [2.45] * 2, norm=2.45)
-    cfg = Structured(hold=0.5, prefix=0.5, stretch=4.0, rest=0.25)
+    cfg = Structured(hold=0.5, prefix=0.5, detour=0.0, stretch=4.0, rest=0.25)
     so_far = bounds.project(torch.randn(3, 12, 2))
     x = structure(so_far, bounds, cfg, 400, torch.Generator().manual_seed(0))
     assert x.shape == (3, 401, 12, 2) and x.norm(dim=-1).max() <= 2.45 * (1 + 1e-6)
@@ -90,6 +90,24 @@ def test_structured_candidates():
     )
     assert (paths == 0).all(-1).float().mean() == pytest.approx(0.25, abs=0.02)
     assert (paths.norm(dim=-1) > 2.44).float().mean() > 0.4, "full speed is a common choice"
+
+
+def test_detours_go_out_across_and_back():
+    bounds = Bounds.box([-2.45] * 2, [2.45] * 2, norm=2.45)
+    so_far = torch.arange(1.0, 13.0)[:, None].expand(1, 12, 2) / 10
+    paths = detours(so_far, 4000, bounds, torch.Generator().manual_seed(0))[0]
+    assert paths.norm(dim=-1).max() <= 2.45 * (1 + 1e-6)
+    begun_at_once = (paths[:, 0] != so_far[0, 0]).any(-1)
+    assert begun_at_once.float().mean() == pytest.approx(0.5 + 0.5 / 12, abs=0.03)
+    complete = paths[begun_at_once][:, -1] == 0  # rests at the end: there was time to come back
+    x = paths[begun_at_once][complete.all(-1)]
+    out = (x == x[:, :1]).all(-1).long().cumprod(-1).sum(-1)  # steps out
+    back = ((x + x[:, :1]).abs() < 1e-5).all(-1).sum(-1)
+    assert torch.equal(out, back) and len(x) > 200, "as far back as out"
+    short = out.float().log2().clamp_max(3)
+    assert (short == 0).float().mean() > 0.2, "short ones are common"
+    other = (paths[:, -1] != 0).any(-1) & begun_at_once
+    assert (paths[other][:, -1, None] == so_far[0]).all(-1).any(-1).float().mean() > 0.15, "or the plan goes on, later"
 
 
 def test_structured_candidates_get_around_a_wall():
