@@ -22,3 +22,20 @@ def test_every_source_is_in_the_guide():
     assert words.keys() == SOURCES.keys()
     text = GUIDE.read_text(encoding="utf-8")
     assert all(word in text for word in words.values())
+
+
+def test_the_guide_to_episodes_runs():
+    text = (GUIDE.parent / "episodes.md").read_text(encoding="utf-8")
+    scope: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(code, scope)
+    assert scope["batch"].obs.shape == (64, 5, 4) and scope["batch"].action.shape == (64, 4, 4)
+    assert 0 < len(scope["unseen"]) < 15
+
+
+def test_every_format_of_episodes_is_in_the_guide():
+    from openjepa.data.episodes import FORMATS
+
+    words = {"npz": ".npz", "hdf5": "HDF5", "minari": "Minari", "lerobot": "LeRobot", "tracks": "pedestrian tracks"}
+    text = (GUIDE.parent / "episodes.md").read_text(encoding="utf-8")
+    assert words.keys() == FORMATS.keys() and all(word in text for word in words.values())
