@@ -25,8 +25,9 @@ def rollout(model: Dynamics, z: Tensor, actions: Tensor) -> Tensor:
     """
     if actions.dim() != 3 or actions.shape[0] != z.shape[0]:
         raise ValueError(f"actions must have shape ({z.shape[0]}, K, A), got {tuple(actions.shape)}. Do one row per z.")
-    if hasattr(model, "unroll"):
-        return model.unroll(z, actions)
+    unroll = getattr(model, "unroll", None)
+    if unroll is not None:
+        return unroll(z, actions)
     futures = []
     for k in range(actions.shape[1]):
         z = model.step(z, actions[:, k])

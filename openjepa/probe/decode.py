@@ -26,7 +26,7 @@ def fit_decoder(
     *,
     steps: int = 600,
     batch_size: int = 64,
-    lr: float = 2e-3,
+    lr: float = 4e-3,
     width: int = 32,
     held_out: float = 0.1,
     seed: int = 0,

@@ -108,8 +108,8 @@ def test_members_agree_where_there_were_data_and_not_elsewhere() -> None:
     method = make("pldm", members=3, norm=False, predictor="residual")
     assert len(method.members()) == 3
     opt = torch.optim.AdamW(trainable(method), lr=2e-3)
-    for i in range(150):
-        step(method, opt, dot(16, 5, seed=i), Clock(i, 150))
+    for i in range(60):
+        step(method, opt, dot(16, 5, seed=i), Clock(i, 60))
     batch = dot(64, 5, seed=99)
     with torch.no_grad():
         z = method.encode(batch.obs[:, 0])

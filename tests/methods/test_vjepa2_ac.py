@@ -111,8 +111,8 @@ def test_the_encoder_never_moves_and_it_learns_to_move_the_dot() -> None:
     method = make("vjepa2_ac", width=48, depth=2)
     before = {k: v.clone() for k, v in method.encoder.state_dict().items()}
     opt = torch.optim.AdamW(trainable(method), lr=3e-3)
-    for i in range(200):
-        step(method, opt, dot(16, 4, seed=i), Clock(i, 200))
+    for i in range(150):
+        step(method, opt, dot(16, 4, seed=i), Clock(i, 150))
     assert all(torch.equal(v, before[k]) for k, v in method.encoder.state_dict().items())
     method.eval()
     batch = dot(128, 4, seed=999)
@@ -120,4 +120,4 @@ def test_the_encoder_never_moves_and_it_learns_to_move_the_dot() -> None:
         right = method.losses(batch, Clock())[0]["forced"]
         wrong = method.losses(batch._replace(action=batch.action.roll(1, 0)), Clock())[0]["forced"]
         z = method.encode(batch.obs.flatten(0, 1)).unflatten(0, (128, 4))
-    assert right < (z[:, 1:] - z[:, :-1]).abs().mean() and right < 0.9 * wrong
+    assert right < (z[:, 1:] - z[:, :-1]).abs().mean() and right < 0.9 * wrong, (right, wrong)

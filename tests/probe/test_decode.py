@@ -11,13 +11,13 @@ from tests.methods.toy_windows import dot
 
 
 def test_the_dot_is_drawn_from_its_place_and_not_from_noise() -> None:
-    batch = dot(500, 2)
+    batch = dot(400, 2, size=10)
     pictures, place = batch.obs[:, 0], batch.state[:, 0]
-    known = fit_decoder(place, pictures, steps=200, width=16)
-    blind = fit_decoder(torch.randn(500, 2), pictures, steps=200, width=16)
-    assert known.r2 > 0.6 and blind.r2 < 0.1
-    new = dot(50, 2, seed=5)
-    assert (known.decoder(new.state[:, 0]) - new.obs[:, 0]).square().mean() < 0.4 * new.obs[:, 0].var()
+    known = fit_decoder(place, pictures, steps=150, width=16)
+    blind = fit_decoder(torch.randn(400, 2), pictures, steps=150, width=16)
+    assert known.r2 > 0.5 and blind.r2 < 0.1, (known.r2, blind.r2)
+    new = dot(50, 2, seed=5, size=10)
+    assert (known.decoder(new.state[:, 0]) - new.obs[:, 0]).square().mean() < 0.5 * new.obs[:, 0].var()
 
 
 def test_nothing_reaches_the_model_and_the_seed_decides() -> None:
