@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -33,3 +35,23 @@ def rollout(model: Dynamics, z: Tensor, actions: Tensor) -> Tensor:
         z = model.step(z, actions[:, k])
         futures.append(z)
     return torch.stack(futures, 1)  # (B, K, ...)
+
+
+def recall(predict: Callable[[Tensor, Tensor], Tensor], z: Tensor, actions: Tensor, history: int) -> Tensor:
+    """`rollout` for models that look back: their own predictions are fed back, with the last `history` of them in view.
+
+        z_{k+1} = predict(z_j .. z_k, a_j .. a_k)[last],   j = max(0, k + 1 - history)
+
+    predict  latents (B, t, ...) and actions (B, t, A) of t <= history times in a row -> (B, t, ...) one step later
+    z        (B, ...) latent now: what came before it is not known
+    actions  (B, K, A);  returns  (B, K, ...)
+
+    >>> total = lambda z, a: z.cumsum(1) + a
+    >>> recall(total, torch.ones(1, 1), torch.zeros(1, 4, 1), history=2).flatten().tolist()
+    [1.0, 2.0, 3.0, 5.0]
+    """
+    seen = [z]
+    for k in range(actions.shape[1]):
+        first = max(0, k + 1 - history)
+        seen.append(predict(torch.stack(seen[first:], 1), actions[:, first : k + 1])[:, -1])
+    return torch.stack(seen[1:], 1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from openjepa.config import Config, Window
 from openjepa.core.compare import mse
+from openjepa.core.rollout import recall
 from openjepa.core.types import Clock, Seen, Space, Terms, Windows
 from openjepa.methods.frozen import OnFrozen, frozen_encoder
 from openjepa.nn import BatchNorm, EncoderConfig
@@ -119,8 +120,4 @@ class DinoWM(OnFrozen):
 
     def unroll(self, z: Tensor, actions: Tensor) -> Tensor:
         """(B, N, D), (B, K, A) -> (B, K, N, D): the own predictions are fed back, with `history` of them in view."""
-        seen = [z]
-        for k in range(actions.shape[1]):
-            first = max(0, k + 1 - self.cfg.history)
-            seen.append(self.predict(torch.stack(seen[first:], 1), actions[:, first : k + 1])[:, -1])
-        return torch.stack(seen[1:], 1)
+        return recall(self.predict, z, actions, self.cfg.history)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from openjepa.config import Config, Window
 from openjepa.core.compare import mse
 from openjepa.core.motion import by_time
+from openjepa.core.rollout import recall
 from openjepa.core.spread import sigreg
 from openjepa.core.types import Clock, Seen, Space, Terms, Windows
 from openjepa.methods.base import Method
@@ -118,8 +118,4 @@ class LeWM(Method):
 
     def unroll(self, z: Tensor, actions: Tensor) -> Tensor:
         """(B, D), (B, K, A) -> (B, K, D): the own predictions are fed back, with `history` of them in view."""
-        features, seen = self.action(actions), [z]
-        for k in range(actions.shape[1]):
-            first = max(0, k + 1 - self.cfg.history)
-            seen.append(self.predict(torch.stack(seen[first:], 1), features[:, first : k + 1])[:, -1])
-        return torch.stack(seen[1:], 1)
+        return recall(self.predict, z, self.action(actions), self.cfg.history)

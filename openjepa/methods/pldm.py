@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from openjepa.config import Config, Window
 from openjepa.core.compare import mse
 from openjepa.core.motion import by_time, inverse_dynamics, slowness, variance_in_time
-from openjepa.core.rollout import rollout
+from openjepa.core.rollout import recall
 from openjepa.core.spread import covariance, sigreg, variance
 from openjepa.core.types import Clock, Seen, Space, Terms, Windows
 from openjepa.methods.base import Method
 from openjepa.nn import EncoderConfig
+from openjepa.nn.causal import CausalStep
 from openjepa.nn.ensemble import Ensemble, Member
 from openjepa.nn.state import GRUStep, InverseModel, MLPStep
 from openjepa.nn.vector import VectorHead, build_observer
@@ -39,7 +40,7 @@ class PLDMConfig(Config):
     0.245.
 
     A window is cut into stretches of `unroll` steps, each predicted from its first frame. `norm` ends the encoder, and
-    each step of the GRU, with one and the same layer norm; a GRU needs it, a residual MLP does not.
+    each step of GRU and transformer, with one and the same layer norm; these need it, a residual MLP does not.
     """
 
     name: Literal["pldm"] = "pldm"
@@ -48,9 +49,10 @@ class PLDMConfig(Config):
     pooling: str = Field("flatten", description="flatten, mean, max, cls, or several joined by +")
     dim: int = Field(512, ge=2, description="features of z")
     norm: bool = True
-    predictor: Literal["gru", "residual", "mlp"] = "gru"
-    predictor_width: int = Field(512, ge=1, description="of the hidden layers of an MLP predictor")
-    predictor_layers: int = Field(3, ge=1, description="Linear maps of an MLP predictor")
+    predictor: Literal["gru", "residual", "mlp", "transformer"] = "gru"
+    predictor_width: int = Field(512, ge=1, description="of the hidden layers of an MLP or transformer")
+    predictor_layers: int = Field(3, ge=1, description="Linear maps of an MLP, blocks of a transformer")
+    history: int = Field(3, ge=1, description="latents that a transformer looks back on")
     members: int = Field(1, ge=1, description="predictors; their disagreement tells where the model knows little")
     unroll: int = Field(8, ge=1, description="steps predicted from one frame; must divide window.steps - 1")
     variance: float = Field(16.0, ge=0)
@@ -104,7 +106,7 @@ class PLDM(Method):
     def losses(self, batch: Windows, clock: Clock) -> tuple[Terms, Seen]:
         z = self.encode(batch.obs.flatten(0, 1)).unflatten(0, batch.obs.shape[:2])  # (B, T, D), one pass
         start, target, actions = self.cut(z, batch.action)
-        prediction = torch.stack([rollout(member, start, actions) for member in self.members()])  # (E, B n, K, D)
+        prediction = self.futures(start, actions)  # (E, B n, K, D)
 
         terms = {"predict": mse(prediction, target.expand_as(prediction))} | self.regularisers(z, batch.action, clock)
         return terms, {"z": z.detach(), "prediction": prediction.detach().mean(0), "target": target.detach()}
@@ -140,19 +142,43 @@ class PLDM(Method):
         """One step later; the mean of the predictors where there are several."""
         return self.advance(self.predictor, z, action)
 
-    def advance(self, predictor: nn.Module, z: Tensor, action: Tensor) -> Tensor:
-        after = predictor(z, action)
-        return self.head.norm(after) if self.cfg.predictor == "gru" else after
+    def unroll(self, z: Tensor, actions: Tensor) -> Tensor:
+        """(B, D), (B, K, A) -> (B, K, D); where there are several predictors, the mean of their own futures."""
+        return self.futures(z, actions).mean(0)
+
+    def futures(self, z: Tensor, actions: Tensor) -> Tensor:
+        """What each predictor imagines when fed with its own predictions, (E, B, K, D)."""
+        return torch.stack([self.imagine(net, z, actions) for net in self.predictor.members])
+
+    def imagine(self, net: nn.Module, z: Tensor, actions: Tensor) -> Tensor:
+        if isinstance(net, CausalStep):
+            return recall(lambda past, a: self.head.norm(net.over(past, a)), z, actions, net.history)
+        future = []
+        for action in actions.unbind(1):
+            z = self.advance(net, z, action)
+            future.append(z)
+        return torch.stack(future, 1)  # (B, K, D)
+
+    def advance(self, net: nn.Module, z: Tensor, action: Tensor) -> Tensor:
+        after = net(z, action)
+        return self.head.norm(after) if self.cfg.predictor in ("gru", "transformer") else after
 
     def members(self) -> list[Member]:
         """Each predictor with the shared encoder as a model of its own: what `plan.cost.Disagreement` compares."""
-        return [Member(self.encode, partial(self.advance, net)) for net in self.predictor.members]
+        nets = self.predictor.members
+        return [Member(self.encode, partial(self.advance, net), partial(self.imagine, net)) for net in nets]
 
 
-def one_step(cfg: PLDMConfig, action: int) -> GRUStep | MLPStep:
+def one_step(cfg: PLDMConfig, action: int) -> GRUStep | MLPStep | CausalStep:
     """A new predictor of the kind that `cfg` names."""
     if cfg.predictor == "gru":
         return GRUStep(cfg.dim, action)
+    if cfg.predictor == "transformer":
+        head = min(64, cfg.dim)
+        return CausalStep(
+            cfg.dim, action, history=cfg.history, depth=cfg.predictor_layers, heads=cfg.dim // head, head_dim=head,
+            mlp=cfg.predictor_width,
+        )  # fmt: skip
     return MLPStep(
         cfg.dim, action, width=cfg.predictor_width, layers=cfg.predictor_layers, residual=cfg.predictor == "residual"
     )

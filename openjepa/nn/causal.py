@@ -125,6 +125,32 @@ class ActionTransformer(nn.Module):
         return self.norm(x)  # (B, T, D)
 
 
+class CausalStep(nn.Module):
+    """`ActionTransformer` behind a Linear on the actions, as a step: z (B, D), action (B, A) -> (B, D).
+
+    `over` takes a short history instead, (B, t, D) and (B, t, A) -> (B, t, D). Where nobody acts, A = 0, the condition
+    is a constant.
+
+    >>> net = CausalStep(16, 2, history=3, depth=1, heads=2, head_dim=8, mlp=32)
+    >>> net(torch.zeros(5, 16), torch.zeros(5, 2)).shape, net.over(torch.zeros(5, 3, 16), torch.zeros(5, 3, 2)).shape
+    (torch.Size([5, 16]), torch.Size([5, 3, 16]))
+    """
+
+    def __init__(self, dim: int, action: int, *, history: int, depth: int, heads: int, head_dim: int, mlp: int):
+        super().__init__()
+        self.history = history
+        self.action = nn.Linear(max(1, action), dim)
+        self.net = ActionTransformer(dim, dim, history=history, depth=depth, heads=heads, head_dim=head_dim, mlp=mlp)
+
+    def over(self, z: Tensor, actions: Tensor) -> Tensor:
+        if actions.shape[-1] == 0:
+            actions = actions.new_ones(*actions.shape[:-1], 1)
+        return self.net(z, self.action(actions))
+
+    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+        return self.over(z[:, None], action[:, None])[:, 0]
+
+
 class FrameTransformer(nn.Module):
     """The next frame's tokens at every frame of a short history: (B, T, N, W) -> (B, T, N, W), T at most `history`.
 

@@ -38,3 +38,4 @@ class Member(NamedTuple):
 
     encode: Callable[[Tensor], Tensor]
     step: Callable[[Tensor, Tensor], Tensor]
+    unroll: Callable[[Tensor, Tensor], Tensor]

@@ -33,6 +33,26 @@ def test_is_dynamics_and_the_loss_is_the_unroll_step_by_step(predictor: str) -> 
     assert rollout(method, z[:, 0], batch.action).shape == (6, 8, 32)
 
 
+def test_a_transformer_remembers_its_history_and_no_more() -> None:
+    method = make("pldm", predictor="transformer", history=2, predictor_layers=1).eval()
+    with torch.no_grad():
+        for p in method.predictor.parameters():  # adaptive norms start closed
+            p.add_(0.1 * torch.randn_like(p))
+    batch = dot(6, 5)
+    net = method.predictor.members[0]
+    with torch.no_grad():
+        z = method.encode(batch.obs[:, 0])
+        future = rollout(method, z, batch.action)
+        assert torch.allclose(future[:, 0], method.step(z, batch.action[:, 0]), atol=1e-6)
+        for k in (1, 2, 3):
+            before = z if k == 1 else future[:, k - 2]
+            fed = torch.stack([before, future[:, k - 1]], 1)
+            by_hand = method.head.norm(net.over(fed, batch.action[:, k - 1 : k + 1]))[:, -1]
+            assert torch.allclose(future[:, k], by_hand, atol=1e-5)
+    terms, _ = method.losses(batch, Clock())
+    assert torch.isfinite(terms["predict"])
+
+
 def test_published_weights_and_their_scale() -> None:
     cfg = PLDMConfig()
     method = PLDM(cfg.override({"encoder": "convnet_lean", "dim": 64}), space=dots())
