@@ -1,14 +1,16 @@
 """Acting: planners as functions of a cost, and an evaluation that can be believed. `PLANNERS` is the table of planners.
 
-To add one: a file with a config and a function, and one line in `PLANNERS`.
+To add one: a file with a config and a function, and one line in `PLANNERS`. The planners are here at once; the names in
+`_HOMES` (costs, agents, receding horizon, protocols) are looked up when they are first used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from openjepa.config import Config, nearest, parse
+from openjepa.config import Config
+from openjepa.lazy import lookup
 from openjepa.plan.base import Bounds, Cost, Plan, SearchConfig, pick, shift
 from openjepa.plan.candidates import Structured
 from openjepa.plan.categorical import CategoricalConfig, categorical
@@ -18,6 +20,16 @@ from openjepa.plan.icem import ICEMConfig, icem
 from openjepa.plan.mixed import MixedConfig, mixed
 from openjepa.plan.mppi import MPPIConfig, mppi
 from openjepa.plan.shooting import ShootingConfig, shooting
+
+if TYPE_CHECKING:
+    from openjepa.plan.agent import LatentAgent, Scales, SimulatorAgent
+    from openjepa.plan.cost import CostConfig, Disagreement, Effort, LatentGoal, Learned, ModelCost, StateGoal
+    from openjepa.plan.evaluate import Result, tune
+    from openjepa.plan.film import save_film
+    from openjepa.plan.protocol import Manifest, Protocol, draw_pairs, load_protocol, planner_config, protocols
+    from openjepa.plan.receding import MPC, Drive, drive
+    from openjepa.plan.simulator import Simulator, WorldGoal
+    from openjepa.plan.whole import run_protocol
 
 
 class Planner(NamedTuple):
@@ -36,3 +48,18 @@ PLANNERS: dict[str, Planner] = {
     "mixed": Planner(mixed, MixedConfig),
     "categorical": Planner(categorical, CategoricalConfig),
 }
+
+_HOMES = {
+    **dict.fromkeys(("LatentAgent", "Scales", "SimulatorAgent"), "agent"),
+    **dict.fromkeys(
+        ("CostConfig", "Disagreement", "Effort", "LatentGoal", "Learned", "ModelCost", "StateGoal"), "cost"
+    ),
+    **dict.fromkeys(("Result", "tune"), "evaluate"),
+    "save_film": "film",
+    **dict.fromkeys(("Manifest", "Protocol", "draw_pairs", "load_protocol", "planner_config", "protocols"), "protocol"),
+    **dict.fromkeys(("MPC", "Drive", "drive"), "receding"),
+    **dict.fromkeys(("Simulator", "WorldGoal"), "simulator"),
+    "run_protocol": "whole",
+}
+
+__getattr__ = lookup(__name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()})

@@ -61,10 +61,12 @@ class Bounds:
 
     @property
     def still(self) -> Tensor:
-        """(A,) the planned action that is the world's zero action, or the nearest to it inside the bounds."""
+        """(A,) the planned action that is the world's zero action. Where zero is not between the bounds (an action that
+        is a place to go to, not a push), it is the planned zero: the mean action of the data."""
         zero = torch.zeros_like(self.low)
         if self.mean is not None:
-            zero = zero - self.mean / (1.0 if self.std is None else self.std)
+            rest = -self.mean / (1.0 if self.std is None else self.std)
+            zero = torch.where((self.low < rest) & (rest < self.high), rest, zero)
         return self.project(zero)
 
     def world(self, actions: Tensor) -> Tensor:

@@ -31,9 +31,9 @@ class Structured(Config):
     """
 
     shorthand: ClassVar[str] = "hold"
-    hold: float = Field(0.25, ge=0, le=1)
-    prefix: float = Field(0.25, ge=0, le=1)
-    detour: float = Field(0.3, ge=0, le=1)
+    hold: float = Field(0.1, ge=0, le=1)
+    prefix: float = Field(0.2, ge=0, le=1)
+    detour: float = Field(0.6, ge=0, le=1)
     still: bool = True
     stretch: float = Field(20.0, ge=1)
     rest: float = Field(0.2, ge=0, le=1)

@@ -49,6 +49,7 @@ class Result:
                 shares = "".join(f"{_percent(row[k]):>22s}" for k in ("any", "end"))
                 steps = "-" if row["steps"] is None else f"{row['steps']['median']:.0f}"
                 seconds = "-" if row["seconds"] is None else f"{row['seconds']['per_episode']:.2f}"
+                label += "" if row["n"] == v["n"] else f" (n = {row['n']})"
                 lines.append(f"{label:42s}{shares}{steps:>8s}{seconds:>11s}")
         return "\n".join(lines)
 
@@ -72,6 +73,7 @@ def evaluate(
     episodes: int | None = None,
     held_out: Mapping[str, np.ndarray] | None = None,
     controls: Sequence[str] = CONTROLS,
+    ceiling_episodes: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     tell: Callable[[str], None] | None = None,
@@ -85,6 +87,8 @@ def evaluate(
     episodes    pairs to measure, the protocol's number by default
     held_out    name -> states (T, P) of held-out episodes, where the protocol draws from them
     controls    which of `CONTROLS`; the random policy and standing still cost nothing
+    ceiling_episodes  the planner on the true simulator is measured on so many of the pairs, the first ones, by default
+                on all: simulators can be slow. A world whose states cannot be set has no such row
     seed        of the search and of the random policy
     tell        called with the name of each row before it is measured
     """
@@ -110,28 +114,33 @@ def evaluate(
         shown = goals if agent.sees == "state" else world.observe(goals)
         return MPC(agent, shown, cfg, take=take, warm=protocol.warm, seed=seed, ceiling=ceiling)
 
-    makers: dict[str, Callable[[], Controller]] = {
-        "simulator": lambda: mpc(SimulatorAgent(world, scales, protocol.cost), pairs.goals, ceiling=True),
-        "zero": lambda: Still(world),
-        "random": lambda: Random(world, seed=seed, ball=protocol.ball),
+    makers: dict[str, Callable[[Manifest], Controller]] = {
+        "simulator": lambda some: mpc(SimulatorAgent(world, scales, protocol.cost), some.goals, ceiling=True),
+        "zero": lambda some: Still(world),
+        "random": lambda some: Random(world, seed=seed, ball=protocol.ball),
     }
+    if not getattr(world, "settable", True):
+        del makers["simulator"]
     wanted = [name for name in controls if name in makers]
     if model is not None:
         agent = LatentAgent(model, scales, protocol.cost, device=device)
-        makers["model"] = lambda: mpc(agent, pairs.goals)
-        makers["goal_is_start"] = lambda: mpc(agent, pairs.starts)
+        makers["model"] = lambda some: mpc(agent, some.goals)
+        makers["goal_is_start"] = lambda some: mpc(agent, some.starts)
         wanted = ["model", *(name for name in controls if name in makers)]
     rows, drives = {}, {}
     for name in wanted:
         if tell is not None:
             tell(name)
-        controller = makers[name]()
-        happened = drive(world, pairs.starts, pairs.goals, controller, budget=protocol.budget, stop=protocol.stop)
+        n = min(len(pairs), ceiling_episodes or len(pairs)) if name == "simulator" else len(pairs)
+        some = Manifest(pairs.starts[:n], pairs.goals[:n], pairs.origin[:n], pairs.split, pairs.refused)
+        controller = makers[name](some)
+        happened = drive(world, some.starts, some.goals, controller, budget=protocol.budget, stop=protocol.stop)
         rows[name], drives[name] = summary(happened, controller), happened
     if model is not None:
         rows["model"]["seconds"]["plan_alone"] = alone(mpc(agent, pairs.goals[:1]), world, pairs.starts[:1])
     values = {
         "protocol": protocol.model_dump(mode="json") | {"hash": protocol.hash},
+        "world": world.cfg.model_dump(mode="json") if hasattr(world, "cfg") else protocol.world,
         "planner": cfg.model_dump(mode="json"),
         "own_planner": planner is not None,
         "take": take,
@@ -152,7 +161,7 @@ def summary(happened: Drive, controller: Controller) -> dict[str, Any]:
     ever = reached.any(1)
     first = reached.argmax(1)[ever] + 1
     held = [float(reached[i, k - 1 :].mean()) for i, k in zip(np.flatnonzero(ever), first, strict=True)]
-    out: dict[str, Any] = {"any": share(int(ever.sum()), n), "end": share(int(reached[:, -1].sum()), n)}
+    out: dict[str, Any] = {"n": n, "any": share(int(ever.sum()), n), "end": share(int(reached[:, -1].sum()), n)}
     out["steps"] = None
     if len(first):
         out["steps"] = {

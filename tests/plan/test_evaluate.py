@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from openjepa.plan import run_protocol
 from openjepa.plan.evaluate import CONTROLS, evaluate, tune
 from openjepa.plan.film import frames, save_film
 from openjepa.plan.protocol import Manifest, Protocol, draw_pairs, load_protocol, planner_config, protocols
 from openjepa.plan.receding import Still, drive
-from openjepa.plan.run import run
 from openjepa.worlds.base import World
 from tests.plan.plane import PREPROCESS, Exact, Plane
 
@@ -42,8 +42,8 @@ def test_shipped_protocols(name: str):
 HASHES = {
     "pendulum": "1 5a2377639c2e18c7",
     "point-mass": "1 e1ce8df71da7e2e9",
-    "point-maze": "1 e27bdfefe7eaad1b",
-    "push-t": "1 06f47d99f56ec7b7",
+    "pointmaze": "1 1b97fba95f79e193",
+    "pusht": "1 82b5ed9fb07fec63",
     "reacher-lewm": "1 d75ef5425d9a151b",
     "two-rooms-lewm": "1 af8b5d71cbb48cc8",
     "two-rooms-published": "1 debbb8e8f4218dcc",
@@ -53,7 +53,9 @@ HASHES = {
 
 def test_shipped_protocols_do_not_change_unnoticed():
     """A protocol that changes gets a new version, and a new line here."""
-    assert {n: f"{load_protocol(n).version} {load_protocol(n).hash}" for n in protocols()} == HASHES
+    found = {n: f"{load_protocol(n).version} {load_protocol(n).hash}" for n in protocols()}
+    assert {n: found.get(n) for n in HASHES} == HASHES
+    assert all(found[n].startswith("1 ") for n in set(found) - set(HASHES)), "a new one begins at version 1"
 
 
 def test_published_settings():
@@ -142,7 +144,7 @@ def test_evaluation_beside_its_controls():
     assert 1 <= steps["median"] <= steps["p90"] <= 16 and steps["held_after"] == 1.0 and rows["zero"]["steps"] is None
     seconds = rows["model"]["seconds"]
     assert seconds["plans_per_episode"] == 16 and seconds["together"] == 12 and seconds["plan_alone"] > 0
-    assert seconds["per_episode"] == pytest.approx(16 * seconds["per_plan"], rel=0.2)
+    assert seconds["per_episode"] >= 16 * seconds["per_plan"] * (1 - 1e-6), "looking at the world comes on top"
     again = json.loads(json.dumps(result.as_dict(), allow_nan=False))
     assert again["manifest"]["hash"] == result.manifest.hash and again["protocol"]["hash"] == protocol().hash
     table = result.table()
@@ -155,6 +157,17 @@ def test_the_same_seed_gives_the_same_numbers_and_a_subset_the_same_episodes():
     part = evaluate(Exact(), Plane(), protocol(), preprocess=PREPROCESS, controls=(), episodes=5)
     assert np.array_equal(whole.drives["model"].states, again.drives["model"].states)
     assert np.allclose(whole.drives["model"].states[:5], part.drives["model"].states, atol=1e-4)
+
+
+def test_the_ceiling_may_be_measured_on_fewer_and_not_where_states_cannot_be_set():
+    world = Plane()
+    result = evaluate(Exact(), world, protocol(), preprocess=PREPROCESS, controls=("simulator",), ceiling_episodes=4)
+    assert result.values["rows"]["simulator"]["n"] == 4 and result.values["rows"]["model"]["n"] == 12
+    assert "(n = 4)" in result.table()
+    world.settable = False
+    assert list(evaluate(Exact(), world, protocol(), preprocess=PREPROCESS).values["rows"]) == [
+        "model", "random", "zero", "goal_is_start",
+    ]  # fmt: skip
 
 
 def test_a_wrong_model_fails():
@@ -205,7 +218,7 @@ def test_errors():
 
 
 def test_one_call_does_everything(tmp_path):
-    result = run(Exact(), PREPROCESS, Plane(), protocol(), out=tmp_path / "plan", films=2, controls=("zero",))
+    result = run_protocol(Exact(), PREPROCESS, Plane(), protocol(), out=tmp_path / "plan", films=2, controls=("zero",))
     folder = tmp_path / "plan"
     files = result.values["files"]
     assert sorted(files) == sorted(p.name for p in folder.iterdir())

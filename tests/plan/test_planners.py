@@ -72,6 +72,8 @@ def test_the_ball_is_round_in_the_world_and_holds_for_every_joined_action():
     world = bounds.world(bounds.project(5 * torch.randn(1000, 4)))
     assert world.unflatten(-1, (2, 2)).norm(dim=-1).max() <= 2.0 * (1 + 1e-6)
     assert torch.allclose(bounds.world(bounds.still), torch.zeros(4), atol=1e-6)
+    place = Bounds.box([-2.0, -2.0], [2.0, 2.0], mean=torch.tensor([1.0, 3.0]), std=torch.tensor([0.5, 0.6]))
+    assert torch.equal(place.still, torch.zeros(2)), "zero is on the edge of the first, outside of the second"
     inside = torch.zeros(4)
     assert torch.equal(bounds.project(inside), inside), "what is inside is not touched"
     with pytest.raises(ValueError, match="norm must be"):

@@ -128,7 +128,7 @@ def test_structured_candidates_get_around_a_wall():
     plain = {"horizon": 50, "iterations": 20, "samples": 200, "elites": 20, "returns": "best"}
     noise = cem(cost, bounds, CEMConfig(**plain), generators(8))
     held = cem(cost, bounds, CEMConfig(**plain, structured=Structured()), generators(8))
-    assert (noise.cost > 500).all() and (held.cost < 450).float().mean() > 0.6, (held.cost, noise.cost)
+    assert (noise.cost > 500).all() and (held.cost < 500).float().mean() > 0.7, (held.cost, noise.cost)
 
 
 def test_against_pytorch_mppi():

@@ -19,7 +19,7 @@ from openjepa.worlds import make_world
 from openjepa.worlds.base import World
 
 
-def run(
+def run_protocol(
     model: Dynamics | None,
     preprocess: Mapping[str, Any] | None,
     world: World | None,
@@ -32,6 +32,7 @@ def run(
     episodes: int | None = None,
     held_out: Mapping[str, np.ndarray] | None = None,
     controls: Sequence[str] = CONTROLS,
+    ceiling_episodes: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     films: int = 1,
@@ -52,7 +53,7 @@ def run(
     world = make_world(protocol.world) if world is None else world
     result = evaluate(
         model, world, protocol, planner, preprocess, skip=skip, split=split, episodes=episodes, held_out=held_out,
-        controls=controls, seed=seed, device=device, tell=tell,
+        controls=controls, ceiling_episodes=ceiling_episodes, seed=seed, device=device, tell=tell,
     )  # fmt: skip
     if out is None:
         return result
