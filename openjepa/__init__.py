@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from openjepa.app.verbs import info as info
     from openjepa.app.verbs import list_names as list
     from openjepa.app.verbs import look as look
+    from openjepa.app.verbs import plan as plan
     from openjepa.app.verbs import probe as probe
     from openjepa.app.verbs import train as train
     from openjepa.config import Config as Config
@@ -56,6 +57,7 @@ _HOMES = {  # public name -> where it lives
     "compare": "openjepa.app.verbs:compare",
     "export": "openjepa.app.verbs:export",
     "collect": "openjepa.app.verbs:collect",
+    "plan": "openjepa.app.verbs:plan",
     "data_check": "openjepa.app.verbs:data_check",
     "list": "openjepa.app.verbs:list_names",
     "info": "openjepa.app.verbs:info",

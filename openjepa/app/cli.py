@@ -199,6 +199,24 @@ def collect(
     asked(ctx, "collect", world, settings, json_, help_)
 
 
+@app.command(add_help_option=False)
+def plan(
+    ctx: typer.Context,
+    run: RUN = None,
+    settings: SETTINGS = None,
+    world: Annotated[str | None, typer.Option(help="By default the one it was trained in.")] = None,
+    json_: JSON = False,
+    debug: DEBUG = False,
+    help_: HELP = False,
+) -> None:
+    """Reach goals with a world model.
+
+    openjepa plan runs/w --world two-rooms episodes=200
+    """
+    given = [*(settings or []), *([f"world={world}"] if world else [])]
+    asked(ctx, "plan", run, given, json_, help_)
+
+
 @data_app.command("check")
 def data_check(
     path: Annotated[str, typer.Argument(help="A folder, a file or the name of a source.", show_default=False)],

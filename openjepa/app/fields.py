@@ -29,6 +29,8 @@ def collect() -> dict[str, Any]:
     from openjepa.interop import EXPORTS
     from openjepa.methods import METHODS
     from openjepa.nn import ENCODERS
+    from openjepa.plan import PLANNERS
+    from openjepa.plan.protocol import load_protocol, protocols
     from openjepa.presets import PRESETS
     from openjepa.probe import PROBES
     from openjepa.train.run import RunConfig
@@ -48,6 +50,8 @@ def collect() -> dict[str, Any]:
         "presets": {name: first_line(make.__doc__) for name, make in PRESETS.items()},
         "worlds": {name: class_line(place) for name, place in WORLDS.items()},
         "policies": {name: class_line(place) for name, place in POLICIES.items()},
+        "planners": {name: first_line(planner.config.__doc__) for name, planner in PLANNERS.items()},
+        "protocols": {name: load_protocol(name).about for name in protocols()},
         "episodes": describe(EpisodeConfig, "data."),
         "encoders": sorted(ENCODERS),
         "probes": {name: first_line(probe.__doc__) for name, probe in PROBES.items()},

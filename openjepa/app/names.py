@@ -27,8 +27,8 @@ SOURCES = {  # what DataConfig.path may be
 
 
 def list_names(kind: str | None = None) -> dict[str, Any]:
-    """Names and one line about each; `kind` is methods, presets, worlds, policies, encoders, sources, probes or
-    formats (default: all).
+    """Names and one line about each; `kind` is methods, presets, worlds, policies, planners, protocols, encoders,
+    sources, probes or formats (default: all).
 
     >>> {"ijepa", "lejepa"} <= list_names("methods")["methods"].keys()
     True
@@ -39,6 +39,8 @@ def list_names(kind: str | None = None) -> dict[str, Any]:
         "presets": known["presets"],
         "worlds": known["worlds"],
         "policies": known["policies"],
+        "planners": known["planners"],
+        "protocols": known["protocols"],
         "encoders": dict.fromkeys([*known["encoders"], "timm/NAME", "hf/NAME", "py:package.module:factory"], ""),
         "sources": SOURCES,
         "probes": known["probes"],

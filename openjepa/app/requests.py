@@ -86,6 +86,33 @@ class CollectRequest(Config):
     world: dict[str, Any] = Field({}, description="settings of the world, by their names")
 
 
+class PlanRequest(Config):
+    """Goals reached by planning with a world model, under a protocol, with intervals and controls beside them.
+
+    Without `protocol` it is the one that comes with the world. `start` and `goal` are states of the world, for one
+    episode of one's own. `planner` replaces the protocol's search: planner.name=mppi planner.samples=500. Choose its
+    settings with split=tune, whose pairs are other ones than those of a report.
+    """
+
+    shorthand: ClassVar[str] = "protocol"
+    protocol: str | None = Field(None, description="a name (openjepa list protocols) or a JSON file")
+    world: str | None = Field(None, description="by default the one it was trained in")
+    settings: dict[str, Any] = Field({}, description="of the world, by their names")
+    planner: dict[str, Any] = Field({}, description="name and settings: openjepa list planners")
+    start: tuple[float, ...] | None = Field(None, description="state to start from")
+    goal: tuple[float, ...] | None = Field(None, description="state to reach")
+    episodes: int | None = Field(None, ge=1, description="by default the protocol's number")
+    split: Literal["report", "tune"] = "report"
+    controls: tuple[str, ...] = Field(
+        ("random", "zero", "goal_is_start", "simulator"), description="what is measured beside the model"
+    )
+    films: int = Field(1, ge=0, description="episodes that are filmed")
+    film: Literal["gif", "mp4"] = "gif"
+    seed: int = Field(0, description="of the search")
+    out: str | None = Field(None, description="by default RUN/plan/PROTOCOL")
+    device: str = "auto"
+
+
 class DemoRequest(Config):
     """LeJEPA on handwritten digits beside a run that is made to collapse, measured and reported."""
 
@@ -105,4 +132,5 @@ REQUESTS: dict[str, type[Config]] = {
     "export": ExportRequest,
     "demo": DemoRequest,
     "collect": CollectRequest,
+    "plan": PlanRequest,
 }

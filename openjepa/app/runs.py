@@ -121,6 +121,12 @@ class Run:
             self.path, data, out, layers=layers, pooling=pooling, weights=weights, dtype=dtype, device=device
         )
 
+    def plan(self, **settings: Any) -> dict[str, Any]:
+        """`openjepa.plan` with this world model."""
+        from openjepa.app import verbs
+
+        return verbs.plan(self.path, **settings)
+
     def look(self, out: str | Path | None = None, *, data: Any = None) -> dict[str, Any]:
         """`openjepa.look` at this run."""
         from openjepa.app import verbs

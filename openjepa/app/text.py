@@ -137,6 +137,12 @@ def collected(result: Mapping[str, Any]) -> str:
     return "\n".join([pairs(rest), f"Episodes: {result['out']}"])
 
 
+def planned(result: Mapping[str, Any]) -> str:
+    """The table of an evaluation, and where the rest is."""
+    files = ", ".join(result["files"])
+    return "\n".join([result["table"], f"Written to {result['out']}: {files}"])
+
+
 RENDER: dict[str, Callable[[Any], str]] = {
     "train": trained,
     "probe": scores,
@@ -144,5 +150,6 @@ RENDER: dict[str, Callable[[Any], str]] = {
     "look": looked,
     "demo": demonstrated,
     "collect": collected,
+    "plan": planned,
     "list": listing,
 }

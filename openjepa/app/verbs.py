@@ -209,6 +209,37 @@ def collect(
     return ANSWERS["collect"](world, request("collect", given))
 
 
+def plan(
+    run: str | Path | Run,
+    *,
+    protocol: str | Path | None = None,
+    world: str | None = None,
+    settings: Group | None = None,
+    planner: str | Group | None = None,
+    start: Sequence[float] | None = None,
+    goal: Sequence[float] | None = None,
+    episodes: int | None = None,
+    split: str | None = None,
+    controls: Sequence[str] | None = None,
+    films: int | None = None,
+    film: str | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Reach goals by planning with a world model: success with intervals, controls beside it, a film.
+
+    The keywords are the fields of `openjepa.app.requests.PlanRequest`; the numbers also go to OUT/result.json.
+    """
+    given = {
+        "protocol": None if protocol is None else str(protocol), "world": world, "settings": settings,
+        "planner": {"name": planner} if isinstance(planner, str) else planner, "start": start, "goal": goal,
+        "episodes": episodes, "split": split, "controls": controls, "films": films, "film": film, "seed": seed,
+        "out": None if out is None else str(out), "device": device,
+    }  # fmt: skip
+    return ANSWERS["plan"](run, request("plan", given))
+
+
 def data_check(path: str | Group, *, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """What a run on this data would meet: how many pictures, which sizes, which are unreadable and why."""
     from openjepa.app.checking import check_data
@@ -282,6 +313,12 @@ def _collect(world: Any, asked: Any) -> dict[str, Any]:
     return collect_world(world, asked)
 
 
+def _plan(run: Any, asked: Any) -> dict[str, Any]:
+    from openjepa.app.planning import plan_run
+
+    return plan_run(as_run(run), asked)
+
+
 def _demo(_: Any, asked: Any) -> dict[str, Any]:
     from openjepa.app.demo import show
 
@@ -296,4 +333,5 @@ ANSWERS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {  # verb -> (subject
     "export": _export,
     "demo": _demo,
     "collect": _collect,
+    "plan": _plan,
 }

@@ -21,6 +21,7 @@ from openjepa.presets.pictures import (
     imagenet_ijepa,
     imagenet_lejepa,
 )
+from openjepa.presets.worlds import one_room_pldm
 
 Settings = dict[str, Any]
 
@@ -34,6 +35,7 @@ PRESETS: dict[str, Callable[[], Settings]] = {
     "cifar10-ijepa-gpu": cifar10_ijepa_gpu,
     "imagenet-ijepa": imagenet_ijepa,
     "imagenet-lejepa": imagenet_lejepa,
+    "one-room-pldm": one_room_pldm,
 }
 
 

@@ -24,7 +24,7 @@ class TwoRoomsConfig(WorldConfig):
     observe      "picture", (size, size, 2) of dot and walls; or "state", the four numbers
     wall         "random": x and door drawn per world from the published ranges (whole pixels, 20 to 44 and 10 to 54);
                  "fixed": at `wall_x` and `door_y` in all of them
-    wall_width, door_half   width of the wall, half of that of the door
+    wall_width, door_half   width of the wall, half of that of the door (64: no wall is left)
     max_step     the longest action
     dot          standard deviation of the Gaussian dot
     margin       starts and goals keep so far from walls
@@ -41,7 +41,7 @@ class TwoRoomsConfig(WorldConfig):
     wall_x: int = Field(32, ge=12, le=52)
     door_y: int = Field(18, ge=10, le=54)
     wall_width: int = Field(3, ge=1, le=9)
-    door_half: float = Field(4.0, gt=0, le=8)
+    door_half: float = Field(4.0, gt=0, le=64)
     border: int = Field(4, ge=1, le=8)
     max_step: float = Field(2.45, gt=0)
     dot: float = Field(1.3, gt=0)

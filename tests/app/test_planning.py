@@ -1,0 +1,66 @@
+"""`openjepa plan`: from a run to a success rate with controls, files and a film."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import openjepa
+from openjepa.app.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> openjepa.Run:
+    out = tmp_path_factory.mktemp("planning") / "run"
+    data = {"path": "point-mass", "episodes": 12, "steps": 20, "world": {"force": 2.0}}
+    return openjepa.train(
+        {"name": "state", "horizons": [1, 2], "window": 3}, data=data, out=out, batch_size=16, budget={"steps": 2},
+        log={"tensorboard": False},
+    )  # fmt: skip
+
+
+FEW = {"planner": {"name": "cem", "horizon": 4, "samples": 16, "iterations": 2, "elites": 4}, "episodes": 3}
+
+
+def test_numbers_controls_and_files(run: openjepa.Run) -> None:
+    found = run.plan(**FEW)
+    assert set(found["rows"]) == {"model", "simulator", "goal_is_start", "zero", "random"}
+    assert all(
+        0 <= row["end"]["low"] <= row["end"]["rate"] <= row["end"]["high"] <= 1 for row in found["rows"].values()
+    )
+    out = run.path / "plan" / "point-mass"
+    assert sorted(p.name for p in out.iterdir()) == ["model_000.gif", "pairs.json", "protocol.json", "result.json"]
+    assert json.loads((out / "result.json").read_text())["rows"] == found["rows"]
+    # The run's own world, and a protocol that says so: two newtons instead of the shipped settings.
+    assert found["protocol"]["world"]["name"] == "point-mass"
+
+
+def test_equal_seeds_equal_plans_and_other_pairs_for_tuning(run: openjepa.Run, tmp_path) -> None:
+    kind = {**FEW, "controls": [], "films": 0}
+    a, b = (run.plan(**kind, out=tmp_path / name) for name in "ab")
+    c = run.plan(**kind, split="tune", out=tmp_path / "c")
+    assert a["rows"]["model"]["distance"] == b["rows"]["model"]["distance"]
+    assert a["manifest"]["hash"] == b["manifest"]["hash"] != c["manifest"]["hash"]
+
+
+def test_one_start_and_one_goal(run: openjepa.Run, tmp_path) -> None:
+    kind = {**FEW, "controls": ["simulator"], "out": tmp_path / "one", "start": (0.2, 0.2, 0, 0)}
+    found = run.plan(**kind, goal=(0.8, 0.7, 0, 0))
+    pairs = json.loads((tmp_path / "one" / "pairs.json").read_text())
+    assert found["n"] == 1 and pairs["starts"] == [[0.2, 0.2, 0, 0]] and pairs["goals"] == [[0.8, 0.7, 0, 0]]
+    with pytest.raises(ValueError, match="goal must be 4 numbers, x, y, vx, vy, got 2"):
+        run.plan(**kind, goal=(0.8, 0.7))
+
+
+def test_errors_are_one_line(run: openjepa.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, expected in (
+        (["plan", str(run.path), "protocol=point-mas"], "point-mass"),
+        (["plan", str(run.path), "planner.name=cam"], "cem"),
+        (["plan", str(run.path), "--world", "spring"], "must show and take what the model was trained on"),
+        (["plan", str(run.path / "nowhere")], "config.yaml"),
+    ):
+        with pytest.raises(SystemExit) as e:
+            main([*words, "episodes=1"])
+        error = capsys.readouterr().err
+        assert e.value.code == 2 and expected in error and len(error.strip().splitlines()) == 1, error
