@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -109,8 +109,8 @@ def dreamer(run: Run, device: torch.device) -> Dreamer:
     preprocess = json.loads((folder / "config.json").read_text(encoding="utf-8"))["preprocess"]
     cfg = run.config.method
     make: Any = METHODS[cfg.name]  # type: ignore[attr-defined]
-    method = make(cfg, space=space_of(preprocess))
+    method: Method = make(cfg, space=space_of(preprocess)).to(device).eval()
     load_weights(method, folder)
-    if not isinstance(method, Dynamics):
+    if not isinstance(cast(Any, method), Dynamics):
         raise ValueError(f"method must have a step that takes actions to plan with, got {cfg.name!r}.")  # type: ignore[attr-defined]
-    return Dreamer(run, method.to(device).eval(), preprocess, device)
+    return Dreamer(run, method, preprocess, device)

@@ -164,7 +164,7 @@ class ViT(Encoder):
         return tokens, turn
 
     def _grid_of(self, x: Tensor) -> Grid:
-        p, channels = self.patch, self.channels
+        p, channels = self.patch_embed.patch, self.channels
         if x.dim() != 4 or x.shape[1] != channels or x.shape[2] % p or x.shape[3] % p:
             raise ValueError(
                 f"pictures must be (B, {channels}, H, W) with H and W multiples of the patch side {p}, "
