@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ import numpy as np
 from openjepa.app.dreaming import dreamer
 from openjepa.app.requests import PlanRequest
 from openjepa.app.runs import Run
+from openjepa.plan.evaluate import settings_of
 from openjepa.plan.protocol import Protocol, load_protocol, protocols
 from openjepa.plan.whole import run_protocol
 from openjepa.train.launch import resolve_device
@@ -80,11 +81,6 @@ def plain(world: World) -> Protocol:
          "planner": planner if discrete else {**planner, "elites": 20},
          "tune": {"first": 100_000}, "report": {"first": 200_000, "count": 10_000}}
     )  # fmt: skip
-
-
-def settings_of(world: World) -> Mapping[str, Any]:
-    cfg = getattr(world, "cfg", None)
-    return cfg.model_dump(mode="json") if cfg is not None else {}
 
 
 class Given:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,11 +121,29 @@ class Run:
             self.path, data, out, layers=layers, pooling=pooling, weights=weights, dtype=dtype, device=device
         )
 
-    def plan(self, **settings: Any) -> dict[str, Any]:
+    def plan(
+        self,
+        *,
+        protocol: str | Path | None = None,
+        world: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        planner: str | Mapping[str, Any] | None = None,
+        start: Sequence[float] | None = None,
+        goal: Sequence[float] | None = None,
+        episodes: int | None = None,
+        split: str | None = None,
+        controls: Sequence[str] | None = None,
+        films: int | None = None,
+        out: str | Path | None = None,
+        device: str | None = None,
+    ) -> dict[str, Any]:
         """`openjepa.plan` with this world model."""
         from openjepa.app import verbs
 
-        return verbs.plan(self.path, **settings)
+        return verbs.plan(
+            self.path, protocol=protocol, world=world, settings=settings, planner=planner, start=start, goal=goal,
+            episodes=episodes, split=split, controls=controls, films=films, out=out, device=device,
+        )  # fmt: skip
 
     def look(self, out: str | Path | None = None, *, data: Any = None) -> dict[str, Any]:
         """`openjepa.look` at this run."""

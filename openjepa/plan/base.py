@@ -55,9 +55,20 @@ class Bounds:
                 raise ValueError(f"norm must be > 0 and the box must hold the world's zero action, got {self.norm}.")
 
     @classmethod
-    def box(cls, low: Any, high: Any, **more: Any) -> Bounds:
+    def box(
+        cls,
+        low: Any,
+        high: Any,
+        *,
+        norm: float | None = None,
+        mean: Tensor | None = None,
+        std: Tensor | None = None,
+        parts: int = 1,
+        choices: int | None = None,
+    ) -> Bounds:
         """From anything that becomes a float32 tensor."""
-        return cls(torch.as_tensor(low, dtype=torch.float32), torch.as_tensor(high, dtype=torch.float32), **more)
+        low, high = (torch.as_tensor(x, dtype=torch.float32) for x in (low, high))
+        return cls(low, high, norm, mean, std, parts, choices)
 
     @property
     def still(self) -> Tensor:

@@ -92,20 +92,12 @@ def evaluate(
     seed        of the search and of the random policy
     tell        called with the name of each row before it is measured
     """
-    if model is not None and preprocess is None:
-        raise ValueError("preprocess must be given with a model, got None. It is in the checkpoint's config.json.")
-    if protocol.world["name"] != world.name:
-        raise ValueError(f"world must be {protocol.world['name']!r} for {protocol.name}, got {world.name!r}.")
-    unknown = set(controls) - set(CONTROLS)
-    if unknown:
-        raise ValueError(f"controls must be among {', '.join(CONTROLS)}, got {', '.join(sorted(unknown))}.")
+    require_sense(model, world, protocol, preprocess, controls)
     skip = protocol.skip if skip is None else skip
     norm = float(world.high.max()) if protocol.ball and world.discrete is None else None
     pairs = draw_pairs(protocol, world, split=split, episodes=episodes, held_out=held_out)
-    if preprocess is None:
-        scales = Scales.of_world(world, skip=skip, norm=norm)
-    else:
-        scales = Scales.of(preprocess, world, skip=skip, norm=norm)
+    bounded = {"skip": skip, "norm": norm}
+    scales = Scales.of(preprocess, world, **bounded) if preprocess else Scales.of_world(world, **bounded)  # type: ignore[arg-type]
     cfg, take = protocol.search(planner, skip=skip), protocol.takes(skip)
     if world.discrete is not None and planner is None and cfg.name != "categorical":  # type: ignore[attr-defined]
         raise ValueError(f"planner must be categorical for {world.name}, whose actions are choices, got {cfg!r}.")
@@ -114,19 +106,9 @@ def evaluate(
         shown = goals if agent.sees == "state" else world.observe(goals)
         return MPC(agent, shown, cfg, take=take, warm=protocol.warm, seed=seed, ceiling=ceiling)
 
-    makers: dict[str, Callable[[Manifest], Controller]] = {
-        "simulator": lambda some: mpc(SimulatorAgent(world, scales, protocol.cost), some.goals, ceiling=True),
-        "zero": lambda some: Still(world),
-        "random": lambda some: Random(world, seed=seed, ball=protocol.ball),
-    }
-    if not getattr(world, "settable", True):
-        del makers["simulator"]
-    wanted = [name for name in controls if name in makers]
-    if model is not None:
-        agent = LatentAgent(model, scales, protocol.cost, device=device)
-        makers["model"] = lambda some: mpc(agent, some.goals)
-        makers["goal_is_start"] = lambda some: mpc(agent, some.starts)
-        wanted = ["model", *(name for name in controls if name in makers)]
+    agent = None if model is None else LatentAgent(model, scales, protocol.cost, device=device)
+    makers = controllers(agent, SimulatorAgent(world, scales, protocol.cost), world, mpc, seed, protocol.ball)
+    wanted = [name for name in (*(("model",) if agent else ()), *controls) if name in makers]
     rows, drives = {}, {}
     for name in wanted:
         if tell is not None:
@@ -136,11 +118,11 @@ def evaluate(
         controller = makers[name](some)
         happened = drive(world, some.starts, some.goals, controller, budget=protocol.budget, stop=protocol.stop)
         rows[name], drives[name] = summary(happened, controller), happened
-    if model is not None:
+    if agent is not None:
         rows["model"]["seconds"]["plan_alone"] = alone(mpc(agent, pairs.goals[:1]), world, pairs.starts[:1])
     values = {
         "protocol": protocol.model_dump(mode="json") | {"hash": protocol.hash},
-        "world": world.cfg.model_dump(mode="json") if hasattr(world, "cfg") else protocol.world,
+        "world": settings_of(world) or protocol.world,
         "planner": cfg.model_dump(mode="json"),
         "own_planner": planner is not None,
         "take": take,
@@ -153,6 +135,45 @@ def evaluate(
         "rows": rows,
     }
     return Result(values, pairs, drives)
+
+
+def settings_of(world: World) -> dict[str, Any]:
+    """The settings a world was made with; empty for one that was not made from any."""
+    cfg = getattr(world, "cfg", None)
+    return {} if cfg is None else cfg.model_dump(mode="json")
+
+
+def require_sense(
+    model: Dynamics | None,
+    world: World,
+    protocol: Protocol,
+    preprocess: Mapping[str, Any] | None,
+    controls: Sequence[str],
+) -> None:
+    """What can be refused before anything is drawn."""
+    if model is not None and preprocess is None:
+        raise ValueError("preprocess must be given with a model, got None. It is in the checkpoint's config.json.")
+    if protocol.world["name"] != world.name:
+        raise ValueError(f"world must be {protocol.world['name']!r} for {protocol.name}, got {world.name!r}.")
+    unknown = set(controls) - set(CONTROLS)
+    if unknown:
+        raise ValueError(f"controls must be among {', '.join(CONTROLS)}, got {', '.join(sorted(unknown))}.")
+
+
+def controllers(
+    agent: Agent | None, ceiling: Agent, world: World, mpc: Callable[..., MPC], seed: int, ball: bool
+) -> dict[str, Callable[[Manifest], Controller]]:
+    """Row -> who acts on some pairs. No ceiling where the world's state cannot be set; no model, no rows of it."""
+    makers: dict[str, Callable[[Manifest], Controller]] = {
+        "zero": lambda some: Still(world),
+        "random": lambda some: Random(world, seed=seed, ball=ball),
+    }
+    if getattr(world, "settable", True):
+        makers["simulator"] = lambda some: mpc(ceiling, some.goals, ceiling=True)
+    if agent is not None:
+        makers["model"] = lambda some: mpc(agent, some.goals)
+        makers["goal_is_start"] = lambda some: mpc(agent, some.starts)
+    return makers
 
 
 def summary(happened: Drive, controller: Controller) -> dict[str, Any]:
@@ -207,8 +228,11 @@ def tune(
     planners: Sequence[Config | Mapping[str, Any]],
     preprocess: Mapping[str, Any] | None = None,
     *,
+    skip: int | None = None,
     episodes: int = 50,
-    **more: Any,
+    held_out: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> tuple[Config, list[dict[str, Any]]]:
     """The planner of `planners` with most successes on the tuning seeds (the headline; at a tie the faster one), and
     the account: settings and row of each. Without a model they are tried on the true simulator.
@@ -216,8 +240,8 @@ def tune(
     tried = []
     for planner in planners:
         found = evaluate(
-            model, world, protocol, planner, preprocess, split="tune", episodes=episodes,
-            controls=() if model is not None else ("simulator",), **more,
+            model, world, protocol, planner, preprocess, skip=skip, split="tune", episodes=episodes,
+            held_out=held_out, controls=() if model is not None else ("simulator",), seed=seed, device=device,
         )  # fmt: skip
         row = found.values["rows"]["model" if model is not None else "simulator"]
         tried.append({"planner": found.values["planner"], "row": row})

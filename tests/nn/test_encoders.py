@@ -187,7 +187,7 @@ def test_settings_that_make_no_sense(settings, says):
         ({"name": "resnet18", "cls": True}, 32, "cls must be left at False"),
         ({"name": "resnet18/4"}, 32, "no patch side"),
         ({"name": "convnet_tiny", "heads": 2}, 32, "heads must be left"),
-        ({"name": "vit_tiny", "stem": "small"}, 32, "stem must be left"),
+        ({"name": "vit_tiny", "stem": "small"}, 32, "stem must be 'auto' or 'conv'"),
         ({"name": "vit_tiny/5"}, 32, "multiple of the patch side 5"),
         ({"name": "vit_tiny/4", "width": 100}, 32, "multiple of heads"),
         ({"name": "vit_tiny/4", "width": 102}, 32, "multiple of 4"),
