@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from openjepa.app.frozen import frozen_encoder
 from openjepa.app.runs import Run
 from openjepa.core.types import Dynamics, Space
 from openjepa.data.episodes import Episodes, open_episodes
@@ -109,7 +110,8 @@ def dreamer(run: Run, device: torch.device) -> Dreamer:
     preprocess = json.loads((folder / "config.json").read_text(encoding="utf-8"))["preprocess"]
     cfg = run.config.method
     make: Any = METHODS[cfg.name]  # type: ignore[attr-defined]
-    method: Method = make(cfg, space=space_of(preprocess)).to(device).eval()
+    known = {"encoder": encoder} if (encoder := frozen_encoder(cfg, preprocess)) else {}
+    method: Method = make(cfg, space=space_of(preprocess), **known).to(device).eval()
     load_weights(method, folder)
     if not isinstance(cast(Any, method), Dynamics):
         raise ValueError(f"method must have a step that takes actions to plan with, got {cfg.name!r}.")  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from openjepa.app.frozen import frozen, frozen_encoder
 from openjepa.app.runs import Run
 from openjepa.app.subjects import labelled, sample
 from openjepa.data import Source
@@ -37,7 +38,7 @@ def start(run: RunConfig, *, encoder: nn.Module | None = None, resume: bool = Fa
     """
     if not resume and run.out:
         require_new(Path(run.out))  # before the data is opened, which may take minutes
-    method = None if encoder is None else with_encoder(run, encoder)
+    method = None if encoder is None and not frozen(run.method) else with_encoder(run, encoder)
     out = execute(run, method=method, observers=lambda m, s: observers(run, m, s), resume=resume)
     finished = Run(out)
     if int(os.environ.get("RANK", "0")) == 0:
@@ -45,9 +46,12 @@ def start(run: RunConfig, *, encoder: nn.Module | None = None, resume: bool = Fa
     return finished
 
 
-def with_encoder(run: RunConfig, encoder: nn.Module) -> Method:
-    """The run's method around a module of the user's own."""
+def with_encoder(run: RunConfig, encoder: nn.Module | None) -> Method:
+    """The run's method around a module of the user's own, or around the frozen encoder that its settings name."""
     opened = open_data(run, resolve_device(run.device))
+    opened.stream.close()
+    if encoder is None:
+        encoder = frozen_encoder(run.method, opened.facts["preprocess"])
     torch.manual_seed(run.seed)
     make: Any = METHODS[run.method.name]  # type: ignore[attr-defined]
     return make(run.method, **opened.keywords, encoder=encoder)

@@ -1,0 +1,34 @@
+"""DINO-WM on an encoder of our own: trained on the world's pictures, frozen, opened by name, planned with."""
+
+from __future__ import annotations
+
+import torch
+
+import openjepa
+from openjepa.app.dreaming import dreamer
+from openjepa.data.episodes import EpisodeConfig, Scale, open_episodes
+
+SHORT = {"batch_size": 8, "budget": {"steps": 2}, "log": {"tensorboard": False}}
+
+
+def test_a_world_model_stands_on_the_encoder_of_another_run(tmp_path) -> None:
+    pictures = {"name": "lejepa", "encoder": {"name": "vit_micro/8", "depth": 1}, "projector_hidden": 16,
+                "projector_out": 8, "slices": 8, "local_views": None}  # fmt: skip
+    openjepa.train(pictures, data={"path": "shapes", "limit": 64, "size": 32}, out=tmp_path / "enc", **SHORT)
+    data = {"path": "point-mass", "episodes": 8, "steps": 8, "world": {"pixels": 32}}
+    cfg = {"name": "dino_wm", "encoder": {"name": "vit_micro/8", "depth": 1}, "checkpoint": str(tmp_path / "enc"),
+           "window": {"steps": 4, "skip": 1}, "depth": 1, "heads": 2}  # fmt: skip
+    run = openjepa.train(cfg, data=data, out=tmp_path / "wm", **SHORT)
+
+    found = dreamer(run, torch.device("cpu"))
+    seen = torch.from_numpy(open_episodes(EpisodeConfig.model_validate(data)).obs[:4]).permute(0, 3, 1, 2)
+    z = found.method.encode(Scale.from_dict(found.preprocess).observation(seen))
+    own = openjepa.load(tmp_path / "enc")
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (own.preprocess.mean, own.preprocess.std))
+    plain = (seen / 255 - mean) / std
+    with torch.no_grad():
+        want = own.encoder(plain)
+    torch.testing.assert_close(z[..., : want.shape[-1]], want, atol=1e-4, rtol=1e-4)  # the encoder's own features
+    assert (
+        run.plan(episodes=1, planner={"name": "shooting", "samples": 4, "horizon": 2}, controls=[], films=0)["n"] == 1
+    )
