@@ -98,7 +98,8 @@ def evaluate(
     pairs = draw_pairs(protocol, world, split=split, episodes=episodes, held_out=held_out)
     bounded = {"skip": skip, "norm": norm}
     scales = Scales.of(preprocess, world, **bounded) if preprocess else Scales.of_world(world, **bounded)  # type: ignore[arg-type]
-    cfg, take = protocol.search(planner, skip=skip), protocol.takes(skip)
+    cfg = protocol.search(planner, skip=skip)
+    take = min(protocol.takes(skip), cfg.horizon)  # type: ignore[attr-defined]  # a plan of one's own may be shorter
     if world.discrete is not None and planner is None and cfg.name != "categorical":  # type: ignore[attr-defined]
         raise ValueError(f"planner must be categorical for {world.name}, whose actions are choices, got {cfg!r}.")
 

@@ -29,6 +29,5 @@ def test_a_world_model_stands_on_the_encoder_of_another_run(tmp_path) -> None:
     with torch.no_grad():
         want = own.encoder(plain)
     torch.testing.assert_close(z[..., : want.shape[-1]], want, atol=1e-4, rtol=1e-4)  # the encoder's own features
-    assert (
-        run.plan(episodes=1, planner={"name": "shooting", "samples": 4, "horizon": 2}, controls=[], films=0)["n"] == 1
-    )
+    search = {"name": "shooting", "samples": 4, "horizon": 2}
+    assert run.plan(episodes=1, planner=search, controls=[], films=0)["take"] == 2
