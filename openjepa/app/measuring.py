@@ -14,6 +14,7 @@ from openjepa.app.requests import CompareRequest, ProbeRequest
 from openjepa.app.runs import Run
 from openjepa.app.subjects import Sides, Subject, labelled, of_run, subject
 from openjepa.config import nearest
+from openjepa.data.episodes.config import EpisodeConfig
 from openjepa.probe import PROBES
 from openjepa.train.launch import resolve_device
 
@@ -21,7 +22,12 @@ NEEDS_ENCODER = ("finetune",)  # probes that train the encoder itself: raw pixel
 
 
 def probe_run(run: Run, asked: ProbeRequest) -> dict[str, Any]:
-    """Every kind of probe on one run; the result also goes to eval/NAME.json in its folder."""
+    """Every kind of probe on one run; the result also goes to eval/NAME.json in its folder. World models are measured
+    by `openjepa.app.world_probe`."""
+    if isinstance(run.config.data, EpisodeConfig):
+        from openjepa.app.world_probe import probe_world
+
+        return probe_world(run, asked)
     device = resolve_device(asked.device)
     measured = of_run(run, asked.weights, device)
     test = labelled(asked.data or run.pictures, asked.test, measured.preprocess, asked.seed)

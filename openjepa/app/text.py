@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from openjepa.app import world_text
+
 
 def pairs(result: Any, indent: str = "") -> str:
     """Nested values as indented lines.
@@ -71,9 +73,20 @@ def listing(result: Mapping[str, Mapping[str, str]]) -> str:
 
 def scores(result: Mapping[str, Any]) -> str:
     """What a probe measured: one line per number."""
+    if result.get("kind") == "world":
+        return world(result)
     rows = [[row["name"], *_score(row)] for row in result["scores"]]
     about = f"{result['run']} on {result['data']}, measured on {result['test']}"
     return "\n".join([about, "", grid(["probe", "accuracy", "95 % interval"], rows), "", f"Saved: {result['file']}"])
+
+
+def world(result: Mapping[str, Any]) -> str:
+    """What a world model knows: what z holds, how far it drifts, whether actions matter."""
+    parts = [world_text.measured_on(result)]
+    for head, rows in (world_text.reads(result), world_text.drifts(result), world_text.units(result)):
+        if rows:
+            parts.append(grid(head, rows))
+    return "\n\n".join([*parts, result["about_actions"], f"Saved: {result['file']}"])
 
 
 def table(result: Mapping[str, Any]) -> str:

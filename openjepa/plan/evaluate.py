@@ -94,9 +94,9 @@ def evaluate(
     """
     require_sense(model, world, protocol, preprocess, controls)
     skip = protocol.skip if skip is None else skip
-    norm = float(world.high.max()) if protocol.ball and world.discrete is None else None
     pairs = draw_pairs(protocol, world, split=split, episodes=episodes, held_out=held_out)
-    bounded = {"skip": skip, "norm": norm}
+    ball = protocol.ball and world.discrete is None
+    bounded = {"skip": skip, "norm": float(world.high.max()) if ball else None}
     scales = Scales.of(preprocess, world, **bounded) if preprocess else Scales.of_world(world, **bounded)  # type: ignore[arg-type]
     cfg = protocol.search(planner, skip=skip)
     take = min(protocol.takes(skip), cfg.horizon)  # type: ignore[attr-defined]  # a plan of one's own may be shorter
@@ -114,8 +114,7 @@ def evaluate(
     for name in wanted:
         if tell is not None:
             tell(name)
-        n = min(len(pairs), ceiling_episodes or len(pairs)) if name == "simulator" else len(pairs)
-        some = Manifest(pairs.starts[:n], pairs.goals[:n], pairs.origin[:n], pairs.split, pairs.refused)
+        some = pairs.first(ceiling_episodes) if name == "simulator" else pairs
         controller = makers[name](some)
         happened = drive(world, some.starts, some.goals, controller, budget=protocol.budget, stop=protocol.stop)
         rows[name], drives[name] = summary(happened, controller), happened

@@ -169,6 +169,10 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def first(self, n: int | None) -> Manifest:
+        """The first n pairs; all of them for None or where there are fewer."""
+        return Manifest(self.starts[:n], self.goals[:n], self.origin[:n], self.split, self.refused)
+
     @property
     def hash(self) -> str:
         """Of the numbers and where they come from: 16 hex digits of a SHA-256."""
