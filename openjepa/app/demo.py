@@ -1,4 +1,4 @@
-"""The whole of it in two minutes: a healthy run, a run made to collapse, and what each is worth on few labels."""
+"""The whole of it in minutes: a healthy run, one made to collapse, what each is worth; a world model that plans."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from openjepa.app.looking import with_pictures
+from openjepa.app.looking import look_at, with_pictures
 from openjepa.app.measuring import write
+from openjepa.app.planning import plan_run
 from openjepa.app.report import read_run, report
-from openjepa.app.requests import DemoRequest, LookRequest
+from openjepa.app.requests import DemoRequest, LookRequest, PlanRequest
 from openjepa.app.runs import Run
 from openjepa.app.settings import resolve
 from openjepa.app.subjects import Sides, Subject, labelled, of_run, pixels, untrained
@@ -24,6 +25,7 @@ from openjepa.train.launch import resolve_device
 
 SHOTS = (1, 5, 10)
 HEALTHY, SICK = "digits-lejepa", "digits-collapse"
+WORLD, ROOM, EPISODES = "one-room-pldm", "one-room", 100
 
 
 def show(asked: DemoRequest) -> dict[str, Any]:
@@ -33,6 +35,7 @@ def show(asked: DemoRequest) -> dict[str, Any]:
         raise ValueError(f"out must be a new or empty folder, got {out}. Remove it, or do openjepa demo out=OTHER.")
     healthy, sick = (trained(name, out / folder, asked) for name, folder in ((HEALTHY, "lejepa"), (SICK, "collapse")))
     minutes = (time.perf_counter() - begin) / 60
+    world = dreamt(out, asked)
     table = few_labels(healthy, sick, asked)
     page = pages(healthy, sick, table, out, asked)
     result = {
@@ -40,6 +43,7 @@ def show(asked: DemoRequest) -> dict[str, Any]:
         "minutes_training": round(minutes, 2),
         "table": table,
         "verdicts": {"lejepa": healthy.verdict().as_dict(), "lejepa, lam 0": sick.verdict().as_dict()},
+        "world": world,
         "report": str(page),
     }
     write(out / "demo.json", result)
@@ -49,6 +53,21 @@ def show(asked: DemoRequest) -> dict[str, Any]:
 def trained(preset: str, out: Path, asked: DemoRequest) -> Run:
     keywords = {"out": str(out), "seed": asked.seed, "device": asked.device}
     return start(resolve(preset, keywords=keywords, tiny=asked.tiny))
+
+
+def dreamt(out: Path, asked: DemoRequest) -> dict[str, Any]:
+    """A world model from pixels, and how often it crosses a room by planning; with the controls, a film and a page."""
+    begin = time.perf_counter()
+    run = trained(WORLD, out / "world", asked)
+    seconds = time.perf_counter() - begin
+    goals = PlanRequest(protocol=ROOM, episodes=4 if asked.tiny else EPISODES, seed=asked.seed, device=asked.device)
+    found = plan_run(run, goals)
+    page = look_at(run, LookRequest(out=str(out / "world.html"), device=asked.device))["report"]
+    film = Path(found["out"]) / "model_000.gif"
+    return {
+        "about": found["protocol"]["about"], "n": found["n"], "seconds_training": round(seconds, 1),
+        "rows": found["rows"], "table": found["table"], "film": str(film), "report": page,
+    }  # fmt: skip
 
 
 def few_labels(healthy: Run, sick: Run, asked: DemoRequest) -> dict[str, dict[str, Any]]:

@@ -141,8 +141,12 @@ def demonstrated(result: Mapping[str, Any]) -> str:
         first = f": {v['evidence'][0]}" if v["evidence"] else ""
         since = "" if v["step"] is None else f" (seen at step {v['step']})"
         verdicts.append(f"{name} is {v['name']}{since}{first}")
-    end = [f"Training took {result['minutes_training']:.1f} minutes.", f"Report: {result['report']}"]
-    return "\n".join([grid(head, rows), "", *verdicts, "", *end])
+    world = result["world"]
+    end = [
+        f"Training took {result['minutes_training']:.1f} minutes, and {world['seconds_training']:.0f} s for the world.",
+        f"Report: {result['report']} and {world['report']}; film: {world['film']}",
+    ]
+    return "\n".join([grid(head, rows), "", *verdicts, "", world["about"], world["table"], "", *end])
 
 
 def collected(result: Mapping[str, Any]) -> str:

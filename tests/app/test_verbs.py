@@ -285,11 +285,13 @@ def test_layers_and_pooling_change_the_features(runs: dict[str, Path]) -> None:
 
 def test_demo_at_its_smallest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = call(capsys, "demo", f"out={tmp_path / 'demo'}", "--tiny", "resamples=3", "device=cpu")
-    for word in ("LeJEPA features", "raw pixels", "untrained", "Report: "):
+    for word in ("LeJEPA features", "raw pixels", "untrained", "planner on the true simulator", "Report: "):
         assert word in said
     found = json.loads((tmp_path / "demo/demo.json").read_text())
     assert set(found["table"]["raw pixels"]) == {"1", "5", "10"}
     assert (tmp_path / "demo/report.html").stat().st_size > 20_000
+    assert set(found["world"]["rows"]) == {"model", "simulator", "goal_is_start", "zero", "random"}
+    assert Path(found["world"]["film"]).stat().st_size > 1000 and Path(found["world"]["report"]).is_file()
     with pytest.raises(ValueError, match="new or empty folder"):
         openjepa.demo(out=tmp_path / "demo")
 
