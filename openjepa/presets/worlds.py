@@ -12,8 +12,8 @@ def one_room_pldm() -> Settings:
 
     33 x 33 pictures, a lean convolutional encoder, a residual predictor. Three features for a place of two numbers:
     with more of them variance and covariance bend the plane of places until far goals look no further than near
-    ones, and planning fails (32 features: 24 % of goals, 8: 28 %, 4: 80 %, 3: 97 %; docs/log.md). A model step is three of the
-    world's, so that a step is seen.
+    ones, and planning fails (32 features: 24 % of goals, 8: 28 %, 4: 80 %, 3: 97 %; docs/log.md). A model step is
+    three of the world's, so that a step is seen.
     """
     return {
         "method": {
