@@ -13,6 +13,7 @@ from PIL import Image
 from openjepa.app.sections import missing, section
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from openjepa.app.report import Neighbours
@@ -59,6 +60,14 @@ def neighbours(found: Neighbours | None, folder: str) -> str:
 
 def _strip(label: str, images: Tensor) -> str:
     return _cells(label, [_picture(image, "", "") for image in images])
+
+
+def strip(label: str, images: np.ndarray, captions: Sequence[str]) -> str:
+    """A row of (n, 3, H, W) uint8 pictures, each with its caption."""
+    import torch
+
+    shown = zip(images, captions, strict=True)
+    return _cells(label, [_picture(torch.from_numpy(image), caption, "") for image, caption in shown])
 
 
 def _cells(label: str, cells: Sequence[str]) -> str:

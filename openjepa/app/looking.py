@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from openjepa.app.report import Neighbours, ReportInputs, read_run, report
-from openjepa.app.requests import LookRequest
+from openjepa.app.requests import LookRequest, refuse
 from openjepa.app.runs import Run
 from openjepa.app.subjects import prepared, sample
+from openjepa.app.world_report import read_world
 from openjepa.core.types import Clock, Pictures, Seen
 from openjepa.data import PictureStream, Source
 from openjepa.data.config import DataConfig
@@ -31,14 +32,18 @@ QUERIES = 6
 def look_at(run: Run, asked: LookRequest) -> dict[str, Any]:
     """Write the report of a run and say what it says."""
     out = Path(asked.out or run.path / "report.html")
-    inputs = with_pictures(run, read_run(run.path), asked)
+    inputs = read_run(run.path)
+    if isinstance(run.config.data, DataConfig):
+        inputs = with_pictures(run, inputs, asked)
+    else:
+        refuse(asked, ("out", "device"), str(run.path))
+        inputs = replace(inputs, world=read_world(run.path))
     return {"run": str(run.path), "report": str(report(out, inputs)), "verdict": inputs.judged.as_dict()}
 
 
 def with_pictures(run: Run, inputs: ReportInputs, asked: LookRequest) -> ReportInputs:
-    """`inputs` with feature maps, masks or views, and nearest neighbours; as they are when nothing was saved yet, and
-    for a run on episodes."""
-    if not (run.path / "checkpoints" / "last").exists() or not isinstance(run.config.data, DataConfig):
+    """`inputs` with feature maps, masks or views, and nearest neighbours; as they are when nothing was saved yet."""
+    if not (run.path / "checkpoints" / "last").exists():
         return inputs
     device = resolve_device(asked.device)
     method, preprocess = rebuilt(run, device)

@@ -16,7 +16,8 @@ from typing import Any
 
 from torch import Tensor
 
-from openjepa.app import gallery, scores, sections
+from openjepa.app import gallery, scores, sections, world_report
+from openjepa.app.world_report import WorldParts
 from openjepa.config import read_yaml
 from openjepa.probe.verdict import Verdict, verdict
 
@@ -51,6 +52,7 @@ class ReportInputs:
     neighbours    nearest pictures of some queries
     probes        name of a file in eval/ -> its content
     files         (name, bytes) of the run folder
+    world         what is known of a world model: `openjepa.app.world_report.read_world`; None for a run on pictures
     beside        other runs to show next to this one: verdicts and the main curves
     """
 
@@ -67,6 +69,7 @@ class ReportInputs:
     neighbours: Neighbours | None = None
     probes: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[tuple[str, int]] = ()
+    world: WorldParts | None = None
     beside: Sequence[ReportInputs] = ()
 
     @property
@@ -100,9 +103,7 @@ def page(inputs: ReportInputs) -> str:
         sections.learning(inputs.history),
         sections.health(inputs.history),
         sections.spectrum(inputs.history),
-        gallery.pictures(inputs.pictures, inputs.feature_maps, inputs.masks, inputs.views, inputs.folder),
-        gallery.neighbours(inputs.neighbours, inputs.folder),
-        scores.probes(inputs.probes, inputs.folder),
+        *(worth(inputs) if inputs.world is None else worlds(inputs.world, inputs.folder)),
         sections.settings(inputs.config, inputs.env, inputs.files),
         sections.footer(inputs.env),
     ]
@@ -114,6 +115,20 @@ def page(inputs: ReportInputs) -> str:
         + "\n".join(part for part in body if part)
         + "\n</main></body></html>\n"
     )
+
+
+def worth(inputs: ReportInputs) -> tuple[str, ...]:
+    """Of a run on pictures: what it sees, and what its features are worth."""
+    return (
+        gallery.pictures(inputs.pictures, inputs.feature_maps, inputs.masks, inputs.views, inputs.folder),
+        gallery.neighbours(inputs.neighbours, inputs.folder),
+        scores.probes(inputs.probes, inputs.folder),
+    )
+
+
+def worlds(parts: WorldParts, folder: str) -> tuple[str, ...]:
+    """Of a world model: what it imagines, and what it reaches."""
+    return world_report.imagines(parts, folder), world_report.reaches(parts, folder)
 
 
 def read_run(folder: str | Path) -> ReportInputs:

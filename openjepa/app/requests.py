@@ -15,6 +15,9 @@ class ProbeRequest(Config):
 
     `data` is what the probes learn from and `test` what they are measured on. Without `test`, the source's own test
     split is used where it has one, else a fifth of `data`, drawn per class. Without `data`, the run's own.
+
+    A world model is measured on its held-out episodes instead, and takes seed, batch_size and device alone: what z
+    holds of every variable, how far imagined futures drift, and whether actions matter.
     """
 
     shorthand: ClassVar[str] = "data"
@@ -45,7 +48,7 @@ class EmbedRequest(Config):
 
 
 class LookRequest(Config):
-    """The health report of a run as one HTML file."""
+    """The health report of a run as one HTML file; of a world model, with what it imagines and reaches."""
 
     shorthand: ClassVar[str] = "out"
     out: str | None = Field(None, description="by default report.html in the run folder")
@@ -134,3 +137,13 @@ REQUESTS: dict[str, type[Config]] = {
     "collect": CollectRequest,
     "plan": PlanRequest,
 }
+
+
+def refuse(asked: Config, fits: tuple[str, ...], run: str) -> None:
+    """A `ValueError` for settings that were given to a world model and only mean something on pictures."""
+    given = sorted(asked.model_fields_set - set(fits))
+    if given:
+        raise ValueError(
+            f"settings must be among {', '.join(fits)} for {run}, a world model, got {', '.join(given)}. "
+            "Leave them out: it is measured on its own held-out episodes."
+        )
