@@ -25,7 +25,7 @@ TINY = (
     "method.global_views.size=16 method.local_views.size=8"
 )
 TINY_WORLD = "batch_size=16 budget.steps=2 device=cpu log.tensorboard=false"
-TINY_PLAN = "episodes=2 planner.name=shooting planner.samples=8 planner.horizon=3 protocol=point-mass"
+TINY_PLAN = "episodes=2 planner.name=shooting planner.samples=8 planner.horizon=3"
 
 
 def blocks(file: str, language: str) -> list[str]:
@@ -63,7 +63,7 @@ def test_readme_commands(pictures: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {w[0] for w in words if w} <= {"openjepa", "make", "pip"}
     for command in ours:
         if command[0] == "train" and "--help" not in command and "--resume" not in command:
-            tiny = TINY_WORLD if "state" in command else TINY if "--config" not in command else "budget.steps=2"
+            tiny = TINY_WORLD if "data=eps/" in command else TINY if "--config" not in command else "budget.steps=2"
             command = [*command, *tiny.split()]
         elif command[0] == "plan":
             command = [*command, *TINY_PLAN.split()]
@@ -75,7 +75,7 @@ def test_readme_commands(pictures: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (pictures / "runs/a/report.html").stat().st_size > 10_000
     assert np.load(pictures / "z.npz")["z"].shape[0] == 160
     assert json.loads((pictures / "exported/config.json").read_text())
-    assert (pictures / "runs/w/plan/point-mass/model_000.gif").stat().st_size > 1000
+    assert (pictures / "runs/w/plan/one-room/model_000.gif").stat().st_size > 1000
 
 
 def test_readme_targets_exist() -> None:
