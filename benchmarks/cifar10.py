@@ -152,7 +152,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=None, help="by default the budget of the preset")
     parser.add_argument("--only", nargs="+", default=["trained", "references", "supervised"])
-    parser.add_argument("--minutes", type=float, default=10.0, help="core-minutes with labels, where nothing is trained")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="core-minutes with labels, where nothing is trained"
+    )
     parser.add_argument("--out", default="runs/cifar10")
     parser.add_argument("--part", default="all", help="name of this part in the results file")
     args = parser.parse_args()

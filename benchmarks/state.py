@@ -1,6 +1,6 @@
 """What each part of the state-space JEPA is worth: one switch at a time, on worlds whose physics is exact.
 
-    python -m benchmarks.state                                    # all of it: about a quarter of an hour of one core
+    python -m benchmarks.state                                    # all of it: about twenty minutes of one core
     python -m benchmarks.state --worlds spring --seeds 0 --steps 50 --variants default no-prior --name try
 
 Every run trains one variant on one world with one seed (which draws the episodes, the weights and the batches), then
