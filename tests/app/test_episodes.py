@@ -92,7 +92,7 @@ def test_what_does_not_go_together_is_said_in_one_line(
     said = call(capsys, "train", "lejepa", f"data={eps}", f"out={tmp_path / 'a'}", code=2)
     assert "data must be pictures for method lejepa, got episodes" in said and "state" in said
     assert "data must be episodes" in call(capsys, "train", "state", "data=shapes:64", f"out={tmp_path / 'a'}", code=2)
-    for verb in ("probe", "embed", "compare"):
+    for verb in ("embed", "compare"):
         assert "a world model" in call(capsys, verb, str(run.path), code=2)
     assert "unknown key 'size'" in call(
         capsys, "train", "state", f"data={eps}", "data.size=8", f"out={tmp_path / 'a'}", code=2
