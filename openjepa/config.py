@@ -103,6 +103,27 @@ class View(Config):
     rotate: float = Field(0.0, ge=0, le=180, description="turned by up to so many degrees either way")
 
 
+class ClipView(View):
+    """One kind of random clip of a video: a `View` whose box, flip and colours are the same for every frame.
+
+    frames  per clip; 1 is a picture
+    stride  frames of the file from one frame of the clip to the next; or
+    fps     frames of the clip per second of the file, whatever the file's own rate is
+    share   how often a step is made of this kind, relative to the method's other kinds
+    """
+
+    frames: int = Field(16, ge=1)
+    stride: int | None = Field(None, ge=1)
+    fps: float | None = Field(None, gt=0)
+    share: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_pace(self) -> Self:
+        if self.stride is not None and self.fps is not None:
+            raise ValueError(f"stride must be left out when fps is {self.fps}, got {self.stride}. Give one of the two.")
+        return self
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """'Did you mean ...?' for a misspelt name, or the list of names when none is near.
 

@@ -26,6 +26,15 @@ class Pictures(NamedTuple):
     label: Tensor  # (B,) class, or -1: never used by a self-supervised loss
 
 
+class Clips(NamedTuple):
+    """A batch of clips, all of one kind of view: T frames in a row, normalised floats; a picture is a clip of one frame."""
+
+    view: Tensor  # (V, B, T, C, H, W): V clips of each of B videos
+    kind: int  # which of the method's kinds of view this step is made of
+    index: Tensor  # type: ignore[assignment]  # (B,) position in the source
+    label: Tensor  # (B,) class, or -1: never used by a self-supervised loss
+
+
 class Windows(NamedTuple):
     """A batch of windows cut from episodes: T observations in a row and the T - 1 actions between them."""
 

@@ -14,8 +14,9 @@ from openjepa.core.types import Clock, Seen, Terms
 class Method(nn.Module, ABC):
     """An objective and the networks it trains.
 
-    eats        "pictures" (then `cfg.views` says which views) or "windows" of episodes (then `cfg.window`, how they are
-                cut, and the method is built as `M(cfg, space=Space(...))`)
+    eats        "pictures" (then `cfg.views` says which views); "clips" (then `cfg.views` is a tuple of `ClipView`, and
+                the method is built as `M(cfg, size=, channels=)`); or "windows" of episodes (then `cfg.window`, how
+                they are cut, and the method is built as `M(cfg, space=Space(...))`)
     weights     loss term -> weight; `losses` must return exactly these names
     losses      one batch -> (unweighted terms, what was seen); the optimiser minimises sum of weights * terms
     encode      observation -> frozen features, (B, N, D) tokens: for probes, planners, export and the playground;
@@ -27,7 +28,7 @@ class Method(nn.Module, ABC):
     """
 
     Config: ClassVar[type[Config]]
-    eats: ClassVar[Literal["pictures", "windows"]] = "pictures"
+    eats: ClassVar[Literal["pictures", "clips", "windows"]] = "pictures"
     weights: dict[str, float]
     cfg: Any
 
