@@ -27,7 +27,7 @@ class Pictures(NamedTuple):
 
 
 class Clips(NamedTuple):
-    """A batch of clips, all of one kind of view: T frames in a row, normalised floats; a picture is a clip of one frame."""
+    """A batch of clips, all of one kind of view: T frames in a row, normalised floats; a picture has one frame."""
 
     view: Tensor  # (V, B, T, C, H, W): V clips of each of B videos
     kind: int  # which of the method's kinds of view this step is made of
