@@ -38,11 +38,38 @@ def augment(crops: Tensor, view: View, u: Tensor, mean: Sequence[float], std: Se
     >>> augment(x, View(), torch.zeros(2, COLOUR_DRAWS), (0.5,) * 3, (0.25,) * 3).unique().round()
     tensor([2.])
     """
+    return filtered(coloured(crops, view, u, mean, std), view, u, mean, std)
+
+
+def augment_clips(clips: Tensor, view: View, u: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """`augment` for clips (n, T, C, H, W) with one choice each, `u` (n, COLOUR_DRAWS): every frame is treated alike.
+
+    The contrast pulls towards the mean luma of the whole clip, so that no frame is lit differently from the next.
+
+    >>> x = torch.arange(2 * 3 * 3 * 4 * 4, dtype=torch.uint8).view(2, 3, 3, 4, 4)
+    >>> augment_clips(x, View(jitter=(0.4, 0.4, 0.2, 0.1)), torch.rand(2, COLOUR_DRAWS), (0.5,) * 3, (0.25,) * 3).shape
+    torch.Size([2, 3, 3, 4, 4])
+    """
+    n, frames, channels, height, width = clips.shape
+    if not _colourful(view, channels):
+        flat = normalise(clips, mean, std).flatten(0, 1)  # (n T, C, H, W)
+    else:
+        tall = clips.transpose(1, 2).reshape(n, channels, frames * height, width)  # frames below each other
+        tall = coloured(tall, view, u, mean, std).view(n, channels, frames, height, width)
+        flat = tall.transpose(1, 2).reshape(n * frames, channels, height, width)
+    return filtered(flat, view, u.repeat_interleave(frames, 0), mean, std).view(clips.shape)
+
+
+def coloured(crops: Tensor, view: View, u: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """The steps of `augment` that look at single pixels and at the mean luma, up to the normalisation."""
     crops = crops.to(torch.float32)
     if _colourful(view, crops.shape[1]):
-        crops = _jittered(crops, view, u, tuple(mean), tuple(std))
-    else:
-        crops = normalise(crops, mean, std)
+        return _jittered(crops, view, u, tuple(mean), tuple(std))
+    return normalise(crops, mean, std)
+
+
+def filtered(crops: Tensor, view: View, u: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """The steps of `augment` that follow the normalisation: blur, solarize, rotate."""
     if view.blur > 0:
         sigma = (BLUR_SIGMA[0] + (BLUR_SIGMA[1] - BLUR_SIGMA[0]) * u[:, 7]) * (crops.shape[-1] / 224)
         crops = _on_some(crops, u[:, 6] < view.blur, lambda x, some: blur(x, sigma[some]))

@@ -14,8 +14,8 @@ from openjepa.data.cache import SHORT_SIDE
 from openjepa.data.config import DataConfig
 from openjepa.data.opening import MOST, even_choice, find, held_bytes, is_small
 from openjepa.data.picture import BadPicture, Header, read_header, read_picture
+from openjepa.data.plan import cores
 from openjepa.data.source import Bad, Found, digest
-from openjepa.data.stream import cores
 
 TINY = 32  # a shorter side than this is counted as tiny
 FEW = 500  # fewer pictures than this learn little by themselves

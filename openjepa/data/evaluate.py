@@ -12,8 +12,9 @@ from torch import Tensor
 from openjepa.data.augment import normalise
 from openjepa.data.crop import crop, crop_batch
 from openjepa.data.picture import BadPicture
+from openjepa.data.plan import cores
 from openjepa.data.source import Source
-from openjepa.data.stream import BATCHED_SIDE, cores
+from openjepa.data.stream import BATCHED_SIDE
 
 
 def evaluation(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from openjepa.config import View
-from openjepa.core.types import Clock, Pictures
-from openjepa.data.augment import COLOUR_DRAWS, augment
-from openjepa.data.crop import BOX_DRAWS, crop, crop_batch, sample_boxes
+from openjepa.core.types import Pictures
+from openjepa.data.augment import augment
+from openjepa.data.crop import crop, crop_batch
 from openjepa.data.picture import BadPicture
+from openjepa.data.plan import Plan, Task, parts, worker_count
 from openjepa.data.source import Source
 
 log = logging.getLogger("openjepa.data")
@@ -24,7 +24,6 @@ log = logging.getLogger("openjepa.data")
 CHUNK = 16  # pictures that a worker hands over at a time
 BATCHED_SIDE = 48  # on a CPU, pictures up to this side are cropped as one batch, larger ones each by itself
 _MOST_TRIES = 100
-_MOST_WORKERS = 16
 
 
 class PictureStream:
@@ -56,20 +55,16 @@ class PictureStream:
         self, source: Source, views: Sequence[View], *, batch_size: int, accumulate: int = 1, seed: int = 0,
         rank: int = 0, world: int = 1, workers: int | None = None, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
-        if batch_size % (accumulate * world):
-            raise ValueError(
-                f"batch_size must be a multiple of accumulate * processes = {accumulate} * {world}, got {batch_size}."
-            )
         if not views:
             raise ValueError("views must name at least one kind of view, got none.")
         self.source, self.device = source, torch.device(device)
         self.views = tuple(v if v.size else v.model_copy(update={"size": source.size}) for v in views)
-        self.plan = _Plan(len(source), batch_size, accumulate, seed, rank, world)
+        self.plan = Plan(len(source), batch_size, accumulate, seed, rank, world, CHUNK)
         self.steps_per_epoch = self.plan.steps_per_epoch
         self._batched = source.arrays is not None and (
             self.device.type == "cuda" or max(source.arrays.shape[2:]) <= BATCHED_SIDE
         )
-        self.workers = 0 if self._batched else _worker_count(workers, source, world)
+        self.workers = 0 if self._batched else worker_count(workers, source.workers, source.arrays is not None, world)
         self.tiny = 0
         self._running: Iterator[Pictures] | None = None
         if len(source) < batch_size:
@@ -112,11 +107,11 @@ class PictureStream:
         chunks = self._chunks(start)
         try:
             for step, micro in self.plan.moments(start):
-                parts = [next(chunks) for _ in range(self.plan.chunks)]
-                self._count(parts)
+                done = [next(chunks) for _ in range(self.plan.chunks)]
+                self._count(done)
                 groups = []
                 for g, view in enumerate(self.views):
-                    crops = torch.cat([part.crops[g] for part in parts], 1).to(self.device, non_blocking=True)
+                    crops = torch.cat([part.crops[g] for part in done], 1).to(self.device, non_blocking=True)
                     colours = self.plan.colours(view, g, step, micro).to(self.device)
                     groups.append(
                         torch.stack([
@@ -124,21 +119,12 @@ class PictureStream:
                             for v in range(view.count)
                         ])
                     )  # fmt: skip
-                yield self._pictures(groups, np.concatenate([part.rows for part in parts]))
+                yield self._pictures(groups, np.concatenate([part.rows for part in done]))
         finally:
             chunks.close()  # type: ignore[attr-defined]
 
     def _chunks(self, start: int) -> Iterator[_Part]:
-        work = _Cropping(self.source, self.views, self.plan)
-        tasks = self.plan.tasks(start)
-        if self.workers == 0:
-            yield from (work[task] for task in tasks)
-            return
-        loader = torch.utils.data.DataLoader(
-            work, sampler=_Endless(self.plan, start), batch_size=None, num_workers=self.workers, prefetch_factor=4,
-            collate_fn=_as_it_is, pin_memory=self.device.type == "cuda",
-        )  # fmt: skip
-        yield from loader
+        return parts(_Cropping(self.source, self.views, self.plan), self.plan, start, self.workers, self.device)
 
     def _pictures(self, groups: list[Tensor], rows: np.ndarray) -> Pictures:
         index, label = torch.from_numpy(rows), torch.from_numpy(self.source.label(rows))
@@ -158,62 +144,6 @@ class PictureStream:
             side = max(v.size or 0 for v in self.views)
             log.warning("some pictures are smaller than their %d-pixel views and are enlarged; see `data check`", side)
         self.tiny += tiny
-
-
-class _Plan:
-    """What every (step, micro-batch) consists of: indices and uniforms, computed and never stored."""
-
-    def __init__(self, count: int, batch_size: int, accumulate: int, seed: int, rank: int, world: int) -> None:
-        self.count, self.batch_size, self.accumulate = count, batch_size, accumulate
-        self.seed, self.rank, self.world = seed, rank, world
-        self.steps_per_epoch = max(1, count // batch_size)
-        self.local = batch_size // (accumulate * world)
-        self.chunks = math.ceil(self.local / CHUNK)
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
-
-    def moments(self, start: int) -> Iterator[tuple[int, int]]:
-        step = start
-        while True:
-            for micro in range(self.accumulate):
-                yield step, micro
-            step += 1
-
-    def tasks(self, start: int) -> Iterator[tuple[int, int, int, int]]:
-        """(step, micro, first row, end row) of every chunk of this rank's rows."""
-        for step, micro in self.moments(start):
-            for at in range(0, self.local, CHUNK):
-                yield step, micro, at, min(at + CHUNK, self.local)
-
-    def rows(self, source: Source, step: int, micro: int) -> np.ndarray:
-        """Positions in the source of this rank's rows, int64 (local,)."""
-        epoch, at = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            rounds = math.ceil(self.batch_size / self.count)  # above one only when the source is smaller than a batch
-            orders = [source.order(self.seed, epoch * rounds + r) for r in range(rounds)]
-            self._epoch, self._order = epoch, np.concatenate(orders)
-        first = at * self.batch_size + (micro * self.world + self.rank) * self.local
-        return self._order[first : first + self.local]
-
-    def boxes(
-        self, view: View, group: int, step: int, micro: int, height: int | Tensor, width: int | Tensor,
-        rows: slice = slice(None),
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Boxes (B, V, 4) and flips (B, V) of one kind of view; height and width a number, or one per row."""
-        u = self._clock(step, micro).uniform(f"boxes {group}", self.local, view.count, BOX_DRAWS + 1)[rows]
-        n = u.shape[0]
-
-        def each(side: int | Tensor) -> int | Tensor:
-            return side if isinstance(side, int) else side.repeat_interleave(view.count)
-
-        boxes = sample_boxes(u[..., :-1].reshape(-1, BOX_DRAWS), each(height), each(width), view.scale, view.ratio)
-        return boxes.view(n, view.count, 4), u[..., -1] < view.flip
-
-    def colours(self, view: View, group: int, step: int, micro: int) -> Tensor:
-        """Uniforms (B, V, COLOUR_DRAWS) of one kind of view."""
-        return self._clock(step, micro).uniform(f"colours {group}", self.local, view.count, COLOUR_DRAWS)
-
-    def _clock(self, step: int, micro: int) -> Clock:
-        return Clock(step=step, seed=self.seed, rank=self.rank, world=self.world, micro=micro)
 
 
 class _Pixels:
@@ -244,14 +174,14 @@ class _Part(NamedTuple):
 class _Cropping(torch.utils.data.Dataset):
     """Decode and crop one chunk: what runs inside a worker. Plain data, so that it can be sent to a spawned process."""
 
-    def __init__(self, source: Source, views: Sequence[View], plan: _Plan) -> None:
+    def __init__(self, source: Source, views: Sequence[View], plan: Plan) -> None:
         self.source, self.views, self.plan = source, views, plan
         # The smallest crop should not fall below its view: a JPEG is decoded no smaller than that needs.
         self.short = max(
             math.ceil((v.size or 0) / math.sqrt(v.scale[0] * min(v.ratio[0], 1 / v.ratio[1], 1.0))) for v in views
         )
 
-    def __getitem__(self, task: tuple[int, int, int, int]) -> _Part:
+    def __getitem__(self, task: Task) -> _Part:
         step, micro, first, end = task
         pictures: list[Tensor] = []
         index: list[int] = []
@@ -278,21 +208,9 @@ class _Cropping(torch.utils.data.Dataset):
         side = max(v.size or 0 for v in self.views)
         return _Part(crops, np.array(index, dtype=np.int64), bad, int((torch.minimum(heights, widths) < side).sum()))
 
-    def _boxes(
-        self, view: View, group: int, task: tuple[int, int, int, int], heights: Tensor, widths: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _boxes(self, view: View, group: int, task: Task, heights: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
         step, micro, first, end = task
         return self.plan.boxes(view, group, step, micro, heights, widths, slice(first, end))
-
-
-class _Endless(torch.utils.data.Sampler):
-    """The tasks of a plan from a step on."""
-
-    def __init__(self, plan: _Plan, start: int) -> None:
-        self.plan, self.start = plan, start
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.plan.tasks(self.start)
 
 
 def _read_or_next(source: Source, i: int, short: int) -> tuple[Tensor | None, int, list[tuple[int, str]]]:
@@ -305,22 +223,3 @@ def _read_or_next(source: Source, i: int, short: int) -> tuple[Tensor | None, in
             bad.append((i, str(e)))
             i = (i + 1) % len(source)
     return None, i, bad
-
-
-def _worker_count(workers: int | None, source: Source, world: int) -> int:
-    if workers is None:
-        workers = source.workers
-    if workers is not None:
-        return workers
-    if source.arrays is not None:
-        return 0
-    return max(0, min(_MOST_WORKERS, cores() // world - 1))
-
-
-def cores() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if os.name == "posix" and os.uname().sysname == "Linux" else os.cpu_count() or 1
-
-
-def _as_it_is(part: Any) -> Any:
-    return part

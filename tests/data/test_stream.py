@@ -12,6 +12,7 @@ from openjepa.config import View
 from openjepa.core.types import Pictures
 from openjepa.data import PictureStream, open_source, stream
 from openjepa.data.config import DataConfig
+from openjepa.data.plan import Plan
 from openjepa.data.source import Source
 
 from .conftest import encoded, fill, photo
@@ -170,7 +171,7 @@ def test_rows_of_a_step_are_a_slice_of_the_epoch(seed, accumulate, world, step):
     rows = []
     for micro in range(accumulate):
         for rank in range(world):
-            plan = stream._Plan(50, size, accumulate, seed, rank, world)
+            plan = Plan(50, size, accumulate, seed, rank, world)
             rows += plan.rows(s, step, micro).tolist()
     epoch, at = divmod(step, max(1, 50 // size))
     if size <= 50:
