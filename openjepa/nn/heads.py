@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openjepa.nn.layers import MLP, BatchNorm
+from openjepa.nn.layers import MLP, BatchNorm, Block
 
 
 class Projector(nn.Module):
@@ -63,18 +63,20 @@ class AttentiveHead(nn.Module):
     """A classifier that looks at tokens through one learned query: (B, N, D) -> (B, classes).
 
     The query attends over all tokens (one cross-attention block with layer norm, a residual MLP of ratio 4), then a
-    linear map. The protocol of V-JEPA's frozen evaluation (Bardes et al. 2024, arXiv 2404.08471), here with keys and
-    values projected together and an output projection.
+    linear map; the query itself is not normed. `blocks` transformer blocks on the tokens come first: none in V-JEPA's
+    frozen evaluation (Bardes et al. 2024, arXiv 2404.08471), three in that of V-JEPA 2 (arXiv 2506.09985). Differences:
+    keys and values are projected together, and there is an output projection in place of one of the query.
 
-    >>> AttentiveHead(8, classes=3, heads=2)(torch.randn(4, 5, 8)).shape
+    >>> AttentiveHead(8, classes=3, heads=2, blocks=3)(torch.randn(4, 5, 8)).shape
     torch.Size([4, 3])
     """
 
-    def __init__(self, dim: int, classes: int, heads: int = 1):
+    def __init__(self, dim: int, classes: int, heads: int = 1, blocks: int = 0):
         super().__init__()
         if dim % heads:
             raise ValueError(f"width must be a multiple of heads, got width {dim} and {heads} heads. Change heads.")
         self.heads = heads
+        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(blocks))
         self.query = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.kv = nn.Linear(dim, 2 * dim)
@@ -84,6 +86,8 @@ class AttentiveHead(nn.Module):
         self.linear = nn.Linear(dim, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        for block in self.blocks:
+            tokens = block(tokens)
         b, n, d = tokens.shape
         k, v = self.kv(self.norm1(tokens)).view(b, n, 2, self.heads, d // self.heads).unbind(2)
         q = self.query.expand(b, 1, d).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, 1, d)

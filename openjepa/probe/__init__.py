@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from openjepa.probe.attentive import attentive
+from openjepa.probe.attentive import attentive, attentive_deep
 from openjepa.probe.baselines import pixels, settle, untrained
 from openjepa.probe.features import Features, Labelled, features
 from openjepa.probe.fewshot import fewshot
@@ -24,5 +24,6 @@ PROBES: dict[str, Callable[..., ProbeResult]] = {
     "knn": knn,
     "fewshot": fewshot,
     "attentive": attentive,
+    "attentive_deep": attentive_deep,
     "finetune": finetune,
 }

@@ -18,6 +18,7 @@ QUICK = {  # enough for a toy
     "knn": {},
     "fewshot": {"resamples": 4, "fractions": (0.1,)},
     "attentive": {"epochs": 12, "batch_size": 16, "lrs": (1e-2,)},
+    "attentive_deep": {"epochs": 12, "batch_size": 16, "lrs": (3e-3,)},
     "finetune": {"epochs": 12, "batch_size": 16, "lr": 1e-2},
 }
 
