@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from openjepa.nn.adapters import build_outside, wrap
+from openjepa.nn.clip_predictor import ClipPredictor
+from openjepa.nn.clip_vit import ClipViT, build_clip_encoder
 from openjepa.nn.config import EncoderConfig
 from openjepa.nn.conv import RESNETS, build_convnet_tiny, build_resnet
 from openjepa.nn.convnext import SHAPES, build_convnext
@@ -33,6 +35,7 @@ def build_encoder(cfg: EncoderConfig | str, *, size: int, channels: int = 3) -> 
     (96, (4, 4), 4)
     """
     cfg = EncoderConfig.model_validate(cfg)
+    cfg.refuse("tubelet", "levels", "picture_patch")  # those of clips
     if cfg.outside:
         return build_outside(cfg, size=size, channels=channels)
     return ENCODERS[cfg.base](cfg, size=size, channels=channels)

@@ -28,7 +28,9 @@ class EncoderConfig(Config):
     patch: int | None = Field(
         None, ge=1, description="side of a patch in pixels; by default from the size of the pictures"
     )
-    pos: Literal["sincos", "rope"] = "sincos"
+    pos: Literal["sincos", "rope", "rope-tiled"] = Field(
+        "sincos", description="positions: a fixed table, rotary, or for clips rotary as published in V-JEPA 2"
+    )
     cls: bool = Field(False, description="a class token in front of the patches (ViT)")
     registers: int = Field(0, ge=0, description="register tokens after the class token (ViT)")
     width: int | None = Field(None, ge=4)
@@ -38,6 +40,9 @@ class EncoderConfig(Config):
     stem: Literal["auto", "small", "large", "conv"] = Field(
         "auto", description="first layer: small or large for conv nets (small up to 64 pixels); conv for a ViT"
     )
+    tubelet: int = Field(2, ge=1, description="frames per token (ViT on clips)")
+    levels: int = Field(1, ge=1, description="depths that are compared, 4 in V-JEPA 2.1 (ViT on clips)")
+    picture_patch: bool = Field(False, description="single frames get a projection of their own (ViT on clips)")
     pretrained: bool = Field(False, description="start from published weights (timm/ and hf/ names)")
 
     @model_validator(mode="after")

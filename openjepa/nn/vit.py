@@ -177,6 +177,10 @@ def build_vit(cfg: EncoderConfig, *, size: int, channels: int) -> ViT:
     """The transformer that `cfg` names, for pictures of `size` pixels."""
     if cfg.stem not in ("auto", "conv"):
         raise ValueError(f"stem must be 'auto' or 'conv' for encoder {cfg.name!r}, got {cfg.stem!r}. Change it.")
+    if cfg.pos == "rope-tiled":
+        raise ValueError(
+            "pos must be 'sincos' or 'rope' for an encoder of pictures, got 'rope-tiled'. That is for clips."
+        )
     shape = SIZES[cfg.base]
     shape = shape._replace(
         width=cfg.width or shape.width, depth=cfg.depth or shape.depth, heads=cfg.heads or shape.heads
