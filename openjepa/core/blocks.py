@@ -36,15 +36,17 @@ def context_block(grid: tuple[int, int], scale: Tensor) -> Tensor:
     return (scale.sqrt()[..., None] * torch.tensor(grid)).round().long().clamp(min=1)
 
 
-def published_size(grid: tuple[int, int], scale: Tensor, aspect: Tensor) -> Tensor:
+def published_size(grid: tuple[int, int], scale: Tensor, aspect: Tensor, spare: int = 1) -> Tensor:
     """The size, (..., 2), as the published I-JEPA code draws it: always shorter than the sides of the grid.
+
+    spare  cells by which it is at least shorter: 1 in I-JEPA, 0 in V-JEPA
 
     >>> published_size((4, 4), torch.tensor(1.0), torch.tensor(1.0))
     tensor([3, 3])
     """
     area = (scale * grid[0] * grid[1]).floor()
     size = torch.stack([(area * aspect).sqrt().round(), (area / aspect).sqrt().round()], dim=-1).long()
-    return torch.minimum(size, torch.tensor(grid) - 1)
+    return torch.minimum(size, torch.tensor(grid) - spare)
 
 
 def corners(room: Tensor, u: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 All draws come from the clock, on the CPU, keyed by step and by position in the joined batch: two processes draw what
 one would have drawn for both their batches, and a resumed run draws what the uninterrupted one would have drawn.
-Token (row, column) of an (H, W) grid has index row * W + column; with T frames, time comes first.
+Token (row, column) of an (H, W) grid has index row * W + column. Masks of clips are in `openjepa.core.tubes`.
 """
 
 from __future__ import annotations
@@ -149,38 +149,6 @@ def random_mask(grid: tuple[int, int], batch: int, *, clock: Clock, ratio: float
     order = clock.uniform("masks/keep", batch, total).argsort(dim=1)
     context, target = order[:, hidden:], order[:, :hidden]
     return Masks(context.sort(dim=1).values, target.sort(dim=1).values[:, None])
-
-
-def future(frames: int, grid: tuple[int, int], batch: int, *, horizon: int = 1, past: int | None = None) -> Masks:
-    """The first `past` frames are the context, each of the `horizon` frames after them is one target.
-
-    past     frames seen; by default all but the last `horizon`
-    returns  over frames * H * W tokens: context (B, past * H * W), targets (B, horizon, H * W). Nothing is drawn.
-
-    >>> masks = future(3, (1, 2), 1)
-    >>> masks.context, masks.targets
-    (tensor([[0, 1, 2, 3]]), tensor([[[4, 5]]]))
-    """
-    _check_grid(grid, batch)
-    past = frames - horizon if past is None else past
-    if horizon < 1 or past < 1 or past + horizon > frames:
-        raise ValueError(
-            f"past and horizon must be at least 1 and together at most {frames} frames, got {past} and {horizon}. "
-            "Give longer clips or a shorter horizon."
-        )
-    cells = grid[0] * grid[1]
-    index = torch.arange((past + horizon) * cells).expand(batch, -1)
-    return Masks(index[:, : past * cells].contiguous(), index[:, past * cells :].unflatten(1, (horizon, cells)))
-
-
-def tube(masks: Masks, frames: int, num_tokens: int) -> Masks:
-    """The same spatial masks in every frame: context (B, T * K), targets (B, M, T * Kt) over T * num_tokens tokens.
-
-    >>> tube(Masks(torch.tensor([[0]]), torch.tensor([[[1, 2]]])), 2, 3).targets
-    tensor([[[1, 2, 4, 5]]])
-    """
-    start = torch.arange(frames, device=masks.context.device)[:, None] * num_tokens  # (T, 1)
-    return Masks(*((index.unsqueeze(-2) + start).flatten(-2) for index in masks))
 
 
 def coverage(masks: Masks, num_tokens: int) -> Coverage:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from openjepa.config import Config, View
 from openjepa.core.compare import mse, whiten_tokens
-from openjepa.core.masks import Masks, block_mask, future, random_mask, tube
+from openjepa.core.masks import Masks, block_mask, random_mask
 from openjepa.core.schedule import linear
 from openjepa.core.spread import variance
 from openjepa.core.teach import ema_
 from openjepa.core.tokens import take
+from openjepa.core.tubes import future, repeat
 from openjepa.core.types import Clock, Pictures, Seen, Terms
 from openjepa.methods.base import Method
 from openjepa.nn import EncoderConfig, MaskedPredictor, build_encoder, wrap
@@ -181,11 +182,11 @@ class MaskedJEPA(Method):
 
 def _block(cfg: MaskedConfig, grid: tuple[int, int], batch: int, clock: Clock) -> Masks:
     masks = block_mask(grid, batch, clock=clock, ratio=cfg.mask_ratio, blocks=cfg.blocks)
-    return tube(masks, cfg.frames, grid[0] * grid[1])
+    return repeat(masks, cfg.frames, grid[0] * grid[1])
 
 
 def _random(cfg: MaskedConfig, grid: tuple[int, int], batch: int, clock: Clock) -> Masks:
-    return tube(random_mask(grid, batch, clock=clock, ratio=cfg.mask_ratio), cfg.frames, grid[0] * grid[1])
+    return repeat(random_mask(grid, batch, clock=clock, ratio=cfg.mask_ratio), cfg.frames, grid[0] * grid[1])
 
 
 def _temporal(cfg: MaskedConfig, grid: tuple[int, int], batch: int, clock: Clock) -> Masks:

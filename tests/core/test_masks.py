@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from openjepa.core.masks import Masks, block_mask, context_size, coverage, future, multiblock, random_mask, tube
+from openjepa.core.masks import Masks, block_mask, context_size, coverage, multiblock, random_mask
 from openjepa.core.types import Clock
 
 GRID = (16, 16)
@@ -278,19 +278,6 @@ def test_block_mask_covers_every_cell_both_ways() -> None:
     assert torch.stack([s.target for s in seen]).mean(0).min() > 0
 
 
-def test_future_splits_by_time() -> None:
-    masks = future(4, (2, 3), 2, horizon=2)
-    assert masks.context.tolist() == [list(range(12))] * 2
-    assert masks.targets.tolist() == [[list(range(12, 18)), list(range(18, 24))]] * 2
-    assert future(4, (2, 3), 1, horizon=1, past=2).targets.tolist() == [[list(range(12, 18))]]
-
-
-def test_tube_repeats_a_picture_mask_over_time() -> None:
-    masks = tube(random_mask((3, 3), 2, clock=Clock(), ratio=0.5), 3, 9)
-    sound(masks, 27)
-    assert torch.equal(masks.context.view(2, 3, -1)[:, 2] - 18, masks.context.view(2, 3, -1)[:, 0])
-
-
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -311,8 +298,6 @@ def test_tube_repeats_a_picture_mask_over_time() -> None:
         (lambda: block_mask((4, 4), 4, clock=Clock(), ratio=0.0), "ratio must be"),
         (lambda: block_mask((4, 4), 4, clock=Clock(), blocks=0), "number of target blocks"),
         (lambda: block_mask((2, 2), 4, clock=Clock(), blocks=4), "blocks must leave context"),
-        (lambda: future(3, (2, 2), 1, horizon=3), "past and horizon"),
-        (lambda: future(3, (2, 2), 1, horizon=1, past=3), "past and horizon"),
     ],
 )
 def test_impossible_settings_are_named(call, says: str) -> None:
