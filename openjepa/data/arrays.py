@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -85,31 +85,38 @@ def open_npy(cfg: DataConfig) -> Found:
     """
     path = Path(cfg.path).expanduser()
     where = str(path)
-    labels = None
+    array, labels = load_arrays(path, (cfg.image_column,), cfg.label_column, cfg.split)
+    if cfg.frames > 1:
+        return found_arrays("npy", where, as_clips(array, cfg.frames, cfg.channels, where), labels)
+    return found_arrays("npy", where, as_pictures(array, cfg.channels, where), labels)
+
+
+def load_arrays(
+    path: Path, columns: tuple[str, ...], label_column: str, split: str | None, mode: Literal["r", "c"] = "c"
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The array of a .npy (memory-mapped), or those of a .npz: what lies under one of `columns` or the usual names, and
+    the labels when there are some."""
+    where = str(path)
     try:
         if path.suffix.lower() == ".npy":
-            array = np.load(path, mmap_mode="c", allow_pickle=False)
-        else:
-            with np.load(path, allow_pickle=False) as file:
-                key = _key(file.files, cfg.image_column, _IMAGE_KEYS, cfg.split)
-                if key is None:
-                    raise ValueError(
-                        f"{where} must hold pictures under one of {', '.join(_IMAGE_KEYS)}"
-                        f"{'' if cfg.split is None else f' for split {cfg.split!r}'}, got {', '.join(file.files)}. "
-                        "Name the array with image_column."
-                    )
-                array = file[key]
-                label_key = _key(file.files, cfg.label_column, _LABEL_KEYS, cfg.split)
-                labels = None if label_key is None else file[label_key]
+            return np.load(path, mmap_mode=mode, allow_pickle=False), None
+        with np.load(path, allow_pickle=False) as file:
+            names = (*columns, *_IMAGE_KEYS)
+            key = _key(file.files, names, split)
+            if key is None:
+                raise ValueError(
+                    f"{where} must hold pictures under one of {', '.join(_IMAGE_KEYS)}"
+                    f"{'' if split is None else f' for split {split!r}'}, got {', '.join(file.files)}. "
+                    "Name the array with image_column."
+                )
+            label_key = _key(file.files, (label_column, *_LABEL_KEYS), split)
+            return file[key], None if label_key is None else file[label_key]
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as e:
         raise ValueError(f"{where} must be a readable array file, got: {str(e).splitlines()[0]}.") from None
     except ValueError as e:
         if "pickle" in str(e) or "Python objects" in str(e):
             raise ValueError(f"{where} must hold plain numbers, got Python objects, which are never loaded.") from None
         raise
-    if cfg.frames > 1:
-        return found_arrays("npy", where, as_clips(array, cfg.frames, cfg.channels, where), labels)
-    return found_arrays("npy", where, as_pictures(array, cfg.channels, where), labels)
 
 
 def open_idx(cfg: DataConfig) -> Found:
@@ -205,11 +212,10 @@ def _bytes(array: np.ndarray, where: str) -> np.ndarray:
     return np.floor(array * (255.0 / top) + 0.5).astype(np.uint8)
 
 
-def _key(keys: list[str], asked: str, known: tuple[str, ...], split: str | None) -> str | None:
-    names = (asked, *known)
+def _key(keys: list[str], names: tuple[str, ...], split: str | None) -> str | None:
     if split is None:
         plain = [n for n in names if n in keys]
-        return plain[0] if plain else _key(keys, asked, known, "train")
+        return plain[0] if plain else _key(keys, names, "train")
     tries = [f for n in names for f in (f"{split}_{n}", f"{n}_{split}")]
     return next((t for t in tries if t in keys), None)
 

@@ -22,7 +22,7 @@ log = logging.getLogger("openjepa.data")
 MOST = 224  # side of the pictures by default, at most
 SAMPLE = 256  # headers looked at to learn how large the pictures are
 _STATISTICS = 2048  # pictures that mean and std are taken over with normalise="data"
-_IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
 def open_source(cfg: DataConfig, *, seed: int = 0) -> Source:
@@ -53,7 +53,7 @@ def open_source(cfg: DataConfig, *, seed: int = 0) -> Source:
             found = _held(found, cfg)
             check_bad(found.bad, total, total, cfg.max_bad)  # a map made with another max_bad
     size = cfg.size or min(MOST, _native(found, headers))
-    mean, std = _IMAGENET if cfg.normalise == "imagenet" else ([0.5] * 3, [0.5] * 3)
+    mean, std = IMAGENET if cfg.normalise == "imagenet" else ([0.5] * 3, [0.5] * 3)
     if cfg.channels == 1:
         mean, std = [sum(mean) / 3], [sum(std) / 3]
     source = Source(

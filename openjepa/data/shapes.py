@@ -96,14 +96,14 @@ def draw(known: dict[str, np.ndarray], size: int) -> np.ndarray:
     outside = np.empty_like(u)
     for k in range(len(SHAPES)):
         chosen = known["shape"] == k
-        outside[chosen] = _distance(SHAPES[k], u[chosen], v[chosen])
+        outside[chosen] = distance(SHAPES[k], u[chosen], v[chosen])
     cover = np.clip(0.5 - outside * radius * size, 0, 1)[..., None]
-    colour = _colour(known["hue"])[:, None, None, :]
-    mixed = cover * colour + (1 - cover) * known["ground"][:, None, None, None]
+    bright = colour(known["hue"])[:, None, None, :]
+    mixed = cover * bright + (1 - cover) * known["ground"][:, None, None, None]
     return np.floor(mixed * 255 + 0.5).astype(np.uint8)
 
 
-def _distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Distance to the outline in radii (approximate away from it): negative inside."""
     r = np.hypot(u, v)
     if shape == "circle":
@@ -120,7 +120,7 @@ def _distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return r - (0.95 - 1.1 * abs(spoke))
 
 
-def _colour(hue: np.ndarray) -> np.ndarray:
+def colour(hue: np.ndarray) -> np.ndarray:
     """Bright colours around the hue circle, (n, 3) in 0.3..1."""
     phase = 2 * np.pi * (hue[:, None] - np.array([0.0, 1 / 3, 2 / 3]))
     return 0.65 + 0.35 * np.cos(phase)

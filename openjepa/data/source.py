@@ -172,7 +172,7 @@ class Source:
         n = len(self)
         if self._shards is None:
             return draw.permutation(n)
-        return _forward_order(self._shards, draw)
+        return forward_order(self._shards, draw)
 
     def fingerprint(self) -> str:
         """Identifies the pictures and their order, the same on every machine: names and file sizes, or the pixels."""
@@ -191,12 +191,12 @@ class Source:
         check_bad(self.bad, int(self._seen.sum()) + len(self._found_bad), len(self), self.max_bad)
 
 
-def check_bad(bad: Bad, seen: int, total: int, max_bad: float) -> None:
+def check_bad(bad: Bad, seen: int, total: int, max_bad: float, what: str = "pictures") -> None:
     """Raise when more than the allowed share of what was seen is unreadable."""
     if bad and len(bad) > max_bad * max(seen, min(total, 100)):
         some = "; ".join(f"{name} ({reason})" for name, reason in bad[:3])
         raise ValueError(
-            f"unreadable pictures must be at most {max_bad:.1%} of those read (max_bad), got {len(bad)} of {seen}: "
+            f"unreadable {what} must be at most {max_bad:.1%} of those read (max_bad), got {len(bad)} of {seen}: "
             f"{some}{' ...' if len(bad) > 3 else ''}. Repair or remove them (`openjepa data check` lists all), "
             "or raise max_bad."
         )
@@ -216,7 +216,8 @@ def digest(*parts: object) -> str:
     return h.hexdigest()
 
 
-def _forward_order(shards: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+def forward_order(shards: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Positions (N,) shuffled, yet so that files are read forwards: see `Source.order`."""
     numbers = np.unique(shards)
     by_shard = np.argsort(shards, kind="stable")
     starts = np.searchsorted(shards[by_shard], numbers)

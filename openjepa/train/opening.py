@@ -1,4 +1,4 @@
-"""From the settings to batches: a stream of pictures or of windows, as the method eats, and what the data are."""
+"""From the settings to batches: a stream of pictures, clips or windows, as the method eats, and what the data are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import torch
 
 from openjepa.core.dist import rank, world_size
 from openjepa.data import PictureStream, Source, open_source
+from openjepa.data.clips import ClipSource, ClipStream, open_clips
+from openjepa.data.clips.config import ClipConfig
+from openjepa.data.clips.opening import holds_clips
 from openjepa.data.config import DataConfig
 from openjepa.data.episodes import Episodes, WindowStream, open_episodes
 from openjepa.data.episodes.config import EpisodeConfig
@@ -20,7 +23,7 @@ from openjepa.methods import METHODS, Method
 from openjepa.train.launch import first_then_rest
 from openjepa.train.run import RunConfig
 
-Data = Source | WindowStream
+Data = Source | ClipSource | WindowStream
 
 
 class Closing(Protocol):
@@ -37,7 +40,7 @@ class Closing(Protocol):
 class Opened:
     """Data, ready to train on.
 
-    source    what observers are shown: the source of pictures, or the stream of windows
+    source    what observers are shown: the source of pictures or clips, or the stream of windows
     stream    of batches
     keywords  what the method is built with
     facts     for checkpoints and env.json: how to prepare other data (`preprocess`), and which these were (`data`)
@@ -61,18 +64,38 @@ def open_data(run: RunConfig, device: torch.device, method: Method | None = None
     if eats == "windows":
         if not isinstance(run.data, EpisodeConfig):
             raise ValueError(
-                f"data must be episodes for method {name}, got settings of pictures. Give an EpisodeConfig."
+                f"data must be episodes for method {name}, got a {type(run.data).__name__}. Give an EpisodeConfig."
             )
         return open_windows(run, run.data, device, settings.window)
+    if eats == "clips":
+        if not isinstance(run.data, ClipConfig):
+            raise ValueError(
+                f"data must be clips for method {name}, got a {type(run.data).__name__}. Give a ClipConfig."
+            )
+        refuse_episodes(run.data.path, "clips", name)
+        return open_videos(run, run.data, device, settings.views)
     if not isinstance(run.data, DataConfig):
-        raise ValueError(f"data must be pictures for method {name}, got settings of episodes. Give a DataConfig.")
-    if surely_episodes(run.data.path):
-        windows = ", ".join(sorted(n for n, m in METHODS.items() if m.eats == "windows"))
         raise ValueError(
-            f"data must be pictures for method {name}, got episodes: {run.data.path}. "
-            f"Methods that learn from episodes: {windows}."
+            f"data must be pictures for method {name}, got a {type(run.data).__name__}. Give a DataConfig."
+        )
+    refuse_episodes(run.data.path, "pictures", name)
+    if holds_clips(run.data.path):
+        clips = ", ".join(sorted(n for n, m in METHODS.items() if m.eats == "clips"))
+        raise ValueError(
+            f"data must be pictures for method {name}, got videos: {run.data.path}. "
+            f"Methods that learn from clips: {clips or 'none yet'}."
         )
     return open_pictures(run, run.data, device, settings.views)
+
+
+def refuse_episodes(path: str, wanted: str, name: str) -> None:
+    """A `ValueError` when a path is surely episodes."""
+    if surely_episodes(path):
+        windows = ", ".join(sorted(n for n, m in METHODS.items() if m.eats == "windows"))
+        raise ValueError(
+            f"data must be {wanted} for method {name}, got episodes: {path}. "
+            f"Methods that learn from episodes: {windows}."
+        )
 
 
 def open_pictures(run: RunConfig, cfg: DataConfig, device: torch.device, views: Any) -> Opened:
@@ -91,6 +114,34 @@ def open_pictures(run: RunConfig, cfg: DataConfig, device: torch.device, views: 
         },
         "data": {**cfg.model_dump(mode="json"), "pictures": len(source), "fingerprint": source.fingerprint()},
     }
+    keywords = {"size": source.size, "channels": source.channels}
+    return Opened(source, stream, keywords, facts, lambda: source.bad)
+
+
+def open_videos(run: RunConfig, cfg: ClipConfig, device: torch.device, views: Any) -> Opened:
+    source = first_then_rest(lambda: open_clips(cfg, seed=run.seed))
+    stream = ClipStream(
+        source, views, batch_size=run.batch_size, accumulate=run.accumulate, seed=run.seed, rank=rank(),
+        world=world_size(), workers=cfg.workers, device=device,
+    )  # fmt: skip
+    main = max(views, key=lambda v: v.frames)  # what others should show the model: its longest clips
+    facts = {
+        "preprocess": {
+            "kind": "clips",
+            "frames": main.frames,
+            "stride": main.stride or (1 if main.fps is None else None),
+            "fps": main.fps,
+            "size": source.size,
+            "channels": source.channels,
+            "mean": [float(x) for x in source.mean],
+            "std": [float(x) for x in source.std],
+            "resample": "bicubic",
+        },
+        "data": {
+            **cfg.model_dump(mode="json"), "videos": len(source), "total_frames": int(source.lengths.sum()),
+            "fingerprint": source.fingerprint(),
+        },
+    }  # fmt: skip
     keywords = {"size": source.size, "channels": source.channels}
     return Opened(source, stream, keywords, facts, lambda: source.bad)
 

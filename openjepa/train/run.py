@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from openjepa.config import BARE, Config, Window, nearest
+from openjepa.config import BARE, ClipView, Config, Window, nearest
+from openjepa.data.clips.config import ClipConfig
 from openjepa.data.config import DataConfig
 from openjepa.data.episodes.config import EpisodeConfig
 
@@ -74,18 +75,18 @@ class ProbeConfig(Config):
     """The online probe: labels that training never sees, used only to report. Off when the source has no labels."""
 
     online: bool = True
-    data: DataConfig | None = None
+    data: DataConfig | ClipConfig | None = None
     limit: int = Field(5000, ge=10, description="pictures or observations used per look, for kNN and health")
 
 
 class RunConfig(Config):
-    """Everything about one run. `data` are pictures or episodes, as the method eats pictures or windows."""
+    """Everything about one run. `data` are pictures, clips or episodes, as the method eats."""
 
     method: SerializeAsAny[Config]
-    data: DataConfig | EpisodeConfig
+    data: DataConfig | EpisodeConfig | ClipConfig
     out: str | None = None
     seed: int = 0
-    batch_size: int = Field(256, ge=1, description="pictures or windows per optimiser step, over all processes")
+    batch_size: int = Field(256, ge=1, description="pictures, videos or windows per optimiser step, over all processes")
     accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step")
     budget: Budget = Budget(epochs=100)
     optim: OptimConfig = OptimConfig()
@@ -121,14 +122,35 @@ class RunConfig(Config):
         method = info.data.get("method")
         if method is None:  # wrong itself: one error is enough
             return value if isinstance(value, Config) else DataConfig.model_construct(path=str(value))
-        wanted = EpisodeConfig if eats_windows(method) else DataConfig
+        wanted: type[Config] = (
+            EpisodeConfig if eats_windows(method) else ClipConfig if eats_clips(method) else DataConfig
+        )
         if isinstance(value, Config) and not isinstance(value, wanted):
-            what = "episodes (EpisodeConfig)" if wanted is EpisodeConfig else "pictures (DataConfig)"
+            what = {EpisodeConfig: "episodes", ClipConfig: "clips", DataConfig: "pictures"}[wanted]
             name = getattr(method, "name", type(method).__name__)
-            raise ValueError(f"must be {what} for method {name}, got {type(value).__name__}. Choose another method.")
+            raise ValueError(
+                f"must be {what} ({wanted.__name__}) for method {name}, got {type(value).__name__}. "
+                "Choose another method."
+            )
         return wanted.model_validate(value)
+
+    @field_validator("probe", mode="before")
+    @classmethod
+    def _probe(cls, value: Any, info: ValidationInfo) -> Any:
+        """The labelled data of the online probe are read as the run's own are."""
+        method = info.data.get("method")
+        if not isinstance(value, dict) or method is None or not eats_clips(method):
+            return value
+        data = value.get("data")
+        return value if data is None else {**value, "data": ClipConfig.model_validate(data)}
 
 
 def eats_windows(method: Config) -> bool:
     """Whether a method with these settings is trained on windows of episodes: such settings say how to cut them."""
     return isinstance(getattr(method, "window", None), Window)
+
+
+def eats_clips(method: Config) -> bool:
+    """Whether a method with these settings is trained on clips: its views are kinds of clips."""
+    views = getattr(method, "views", ())
+    return isinstance(views, tuple | list) and any(isinstance(v, ClipView) for v in views)

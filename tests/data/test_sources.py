@@ -401,14 +401,14 @@ def test_shards_are_read_forwards_yet_shuffled(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "SHUFFLE_WINDOW", 64)
     monkeypatch.setattr(room, "SHARDS_TOGETHER", 2)
     shards = np.repeat(np.arange(6), 100)
-    first = room._forward_order(shards, np.random.default_rng(0))
+    first = room.forward_order(shards, np.random.default_rng(0))
     assert sorted(first.tolist()) == list(range(600))
     # of any 200 in a row, nearly all come from two shards
     for at in (0, 200, 400):
         counts = np.bincount(shards[first[at : at + 200]], minlength=6)
         assert np.sort(counts)[-2:].sum() >= 170
     assert (np.diff(first[:64]) != 1).mean() > 0.9
-    assert first.tolist() != room._forward_order(shards, np.random.default_rng(1)).tolist()
+    assert first.tolist() != room.forward_order(shards, np.random.default_rng(1)).tolist()
 
 
 # --- built in -----------------------------------------------------------------------------------------------------
