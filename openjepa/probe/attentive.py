@@ -78,8 +78,8 @@ def attentive(
     lr, tried = _choose(a, lrs, recipe, held_out, seed)
     correct = [_fit(a, b.z, lr, recipe, seed + r) == b.labels for r in range(repeats)]
     settings = {
-        "lr": lr, "held_out": tried, "heads": heads, "blocks": blocks, "epochs": epochs, "batch_size": batch_size, "seed": seed,
-        "weight_decay": weight_decay, "repeats": repeats, "trained_on": len(a.z), "tokens": a.z.shape[1],
+        "lr": lr, "held_out": tried, "heads": heads, "blocks": blocks, "epochs": epochs, "batch_size": batch_size,
+        "seed": seed, "weight_decay": weight_decay, "repeats": repeats, "trained_on": len(a.z), "tokens": a.z.shape[1],
     }  # fmt: skip
     return several("attentive_deep" if blocks else "attentive", correct, settings, "seeds")
 
