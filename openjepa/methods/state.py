@@ -55,6 +55,7 @@ class StateConfig(Config):
     ema: float = Field(0.995, ge=0, le=1)
     variance: float = Field(1.0, ge=0, description="weight; hinge at std 1")
     sigreg: float = Field(0.0, ge=0, description="weight at the published scale (x B), per time step")
+    norm: bool = Field(False, description="end the encoder and every prediction with one and the same layer norm")
     slices: int = Field(256, ge=1)
 
     @model_validator(mode="after")
@@ -97,8 +98,9 @@ class StateJEPA(Method):
         self.masks = masks_of(cfg, space) if cfg.mask_share else None
         fill = cfg.fill if self.masks else "zero"  # a token that is never used would get no gradient
         self.encoder = StateEncoder(
-            size, cfg.dim, width=cfg.width, layers=layers, fill=fill, indicator=cfg.indicator and self.masks is not None
-        )
+            size, cfg.dim, width=cfg.width, layers=layers, fill=fill, norm=cfg.norm,
+            indicator=cfg.indicator and self.masks is not None,
+        )  # fmt: skip
         self.horizon = HorizonEmbedding(cfg.horizons, cfg.horizon_embedding, cfg.horizon_dim)
         self.actions = StretchEmbedding(space.action, longest, cfg.width // 4 or 1) if space.action else None
         wide = cfg.dim + cfg.horizon_dim + (self.actions.net.out_features if self.actions else 0)
@@ -146,7 +148,7 @@ class StateJEPA(Method):
         change = self.predictor(torch.cat(parts, -1))
         if self.prior is not None:
             change = change + self.prior(z)
-        return z + change if self.cfg.residual else change
+        return self.encoder.norm(z + change if self.cfg.residual else change)
 
     def encode(self, obs: Tensor) -> Tensor:
         """(..., S) -> (..., D), nothing hidden. By the context encoder, whose z the predictor was trained on."""
@@ -167,6 +169,18 @@ class StateJEPA(Method):
         for part in compose(k, self.cfg.horizons):
             z, actions = self.predict(z, part, actions[..., :part, :]), actions[..., part:, :]
         return z
+
+    def unroll(self, z: Tensor, actions: Tensor) -> Tensor:
+        """z (B, D) under actions (B, K, A) -> z 1 .. K steps later, (B, K, D): for each the fewest applications.
+
+        The k-th equals `jump(z, k)`. The chains share their beginnings, so this costs as much as K single steps, while
+        an error is fed back k / (longest horizon) times instead of k times.
+        """
+        seen = [z]
+        for k in range(1, actions.shape[1] + 1):
+            last = compose(k, self.cfg.horizons)[-1]
+            seen.append(self.predict(seen[k - last], last, actions[:, k - last : k]))
+        return torch.stack(seen[1:], 1)
 
     def after_step(self, clock: Clock) -> None:
         if self.teacher is not None:

@@ -65,6 +65,31 @@ def test_a_trained_horizon_is_one_application_and_others_are_chains() -> None:
         make("state", horizons=(4,)).step(z, actions[:, 0])
 
 
+def test_a_rollout_goes_by_jumps_and_sees_no_later_action() -> None:
+    """Fed back k times, a single step runs away; `rollout` must reach every step as `jump` does."""
+    method = make("state")
+    z, actions = method.encode(torch.randn(5, 4)), torch.randn(5, 23, 1)
+    found = rollout(method, z, actions)
+    for k in range(1, 24):
+        assert torch.allclose(found[:, k - 1], method.jump(z, k, actions[:, :k]), atol=1e-6), k
+    changed = actions.clone()
+    changed[:, 12:] += 1.0
+    other = rollout(method, z, changed)
+    assert torch.equal(other[:, :12], found[:, :12]) and not torch.allclose(other[:, 12], found[:, 12])
+
+
+def test_with_a_norm_z_and_every_prediction_keep_one_scale() -> None:
+    method = make("state", norm=True)
+    with torch.no_grad():
+        for p in method.parameters():
+            p.mul_(3.0)
+    z = method.encode(torch.randn(64, 4))
+    future = rollout(method, z, torch.randn(64, 30, 1))
+    for x in (z, future[:, 0], future[:, -1]):
+        assert torch.allclose(x.square().mean(-1), torch.ones(64), atol=1e-3)
+    assert method.encoder.state_dict().keys() == make("state").encoder.state_dict().keys()
+
+
 def test_predictions_depend_on_the_horizon_and_on_each_action_in_its_place() -> None:
     method = make("state")
     z, a = method.encode(torch.randn(5, 4)), torch.randn(5, 4, 1)
