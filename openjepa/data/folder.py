@@ -14,7 +14,7 @@ from openjepa.data.picture import SUFFIXES
 from openjepa.data.source import Found, Names, digest
 
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
-_PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")
+_PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "video", "video_path")
 _LABEL_COLUMNS = ("label", "class", "target", "category", "y")
 
 
@@ -31,17 +31,17 @@ class Paths:
         return os.path.join(self.root, self.names[i])
 
 
-def open_folder(cfg: DataConfig) -> Found:
-    """Every picture file below a folder, in sorted order, links followed, hidden files left out.
+def open_folder(cfg: DataConfig, suffixes: tuple[str, ...] = SUFFIXES, what: str = "pictures") -> Found:
+    """Every picture file (or other, by `suffixes`) below a folder, sorted, links followed, hidden files left out.
 
     Labels: the first-level folders, sorted, when every picture lies in one and there are at least two. With `split`,
     the folder of that name is used; without it, and when the first-level folders are splits (train, test ...), train.
     """
     root = split_folder(Path(cfg.path).expanduser(), cfg.split)
-    names = walk(root)
+    names = walk(root, suffixes)
     if not names:
         raise ValueError(
-            f"{root} must hold pictures, got none. Looked for {', '.join(SUFFIXES)} in it and all folders below; "
+            f"{root} must hold {what}, got none. Looked for {', '.join(suffixes)} in it and all folders below; "
             "give another folder, or a list file, an array file, a Parquet file or tar shards."
         )
     tops = [name.split("/", 1)[0] if "/" in name else "" for name in names]
@@ -78,8 +78,8 @@ def split_folder(root: Path, split: str | None) -> Path:
     return root
 
 
-def walk(root: Path) -> list[str]:
-    """Relative names of all picture files below `root`, sorted, with forward slashes; safe against circular links."""
+def walk(root: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
+    """Relative names of all files with `suffixes` below `root`, sorted, with forward slashes; safe against loops."""
     names: list[str] = []
     visited: set[str] = set()
     for folder, below, files in os.walk(root, followlinks=True):
@@ -91,24 +91,26 @@ def walk(root: Path) -> list[str]:
         below[:] = sorted(d for d in below if not _hidden(d))
         inside = os.path.relpath(folder, root).replace(os.sep, "/")
         for file in files:
-            if not _hidden(file) and file.lower().endswith(SUFFIXES):
+            if not _hidden(file) and file.lower().endswith(suffixes):
                 names.append(file if inside == "." else f"{inside}/{file}")
     return sorted(names)
 
 
-def open_list(cfg: DataConfig) -> Found:
-    """A .txt, .csv or .tsv file that names pictures, relative to its own folder, each with or without a label.
+def open_list(cfg: DataConfig, suffixes: tuple[str, ...] = SUFFIXES, what: str = "picture") -> Found:
+    """A .txt, .csv or .tsv file of pictures (or others, by `suffixes`), relative to its own folder, maybe with labels.
 
     .txt: one path per line, then optionally a space and a label; empty lines and lines that start with # are skipped.
     .csv/.tsv: columns named path (or file, filename, image ...) and optionally label (or class, target ...); without
     such a header, the first column is the path and the second the label. Labels are whole numbers from 0 on, or words,
-    which are numbered in sorted order. Files that do not exist are bad files like any other.
+    which are numbered in sorted order. Files that do not exist are bad files like any other. A .csv without commas is
+    read like a .txt, as the lists of the published video code are written.
     """
     path = Path(cfg.path).expanduser()
     text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    rows = _csv_rows(text, path, cfg) if path.suffix.lower() in (".csv", ".tsv") else _txt_rows(text)
+    columns = path.suffix.lower() in (".csv", ".tsv") and not _spaced(text, suffixes)
+    rows = _csv_rows(text, path, cfg, suffixes) if columns else _txt_rows(text, suffixes)
     if not rows:
-        raise ValueError(f"{path} must name at least one picture per line, got none.")
+        raise ValueError(f"{path} must name at least one {what} per line, got none.")
     names = Names(name for name, _ in rows)
     labels, classes = number_labels([label for _, label in rows])
     root = path.resolve().parent
@@ -148,7 +150,13 @@ def _is_count(x: str | int) -> bool:
     return text.isascii() and text.isdigit() and int(text) < 10**6
 
 
-def _txt_rows(text: str) -> list[tuple[str, str | None]]:
+def _spaced(text: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether the first line is a path, a space and a label, and there are no columns."""
+    parts = (text.strip().splitlines() or [""])[0].rsplit(None, 1)
+    return "," not in text and "\t" not in text and len(parts) == 2 and parts[0].lower().endswith(suffixes)
+
+
+def _txt_rows(text: str, suffixes: tuple[str, ...]) -> list[tuple[str, str | None]]:
     rows: list[tuple[str, str | None]] = []
     for line in text.splitlines():
         line = line.strip()
@@ -156,14 +164,14 @@ def _txt_rows(text: str) -> list[tuple[str, str | None]]:
             continue
         parts = line.rsplit(None, 1)
         # "my dog.jpg" is one path with a space; "my dog.jpg 3" is a path and a label
-        if len(parts) == 2 and parts[0].lower().endswith(SUFFIXES):
+        if len(parts) == 2 and parts[0].lower().endswith(suffixes):
             rows.append((parts[0], parts[1]))
         else:
             rows.append((line, None))
     return rows
 
 
-def _csv_rows(text: str, path: Path, cfg: DataConfig) -> list[tuple[str, str | None]]:
+def _csv_rows(text: str, path: Path, cfg: DataConfig, suffixes: tuple[str, ...]) -> list[tuple[str, str | None]]:
     dialect = "excel-tab" if path.suffix.lower() == ".tsv" else "excel"
     rows = [row for row in csv.reader(text.splitlines(), dialect) if any(cell.strip() for cell in row)]
     if not rows:
@@ -172,7 +180,7 @@ def _csv_rows(text: str, path: Path, cfg: DataConfig) -> list[tuple[str, str | N
     at = _column(header, (cfg.image_column.lower(), *_PATH_COLUMNS))
     label_at = _column(header, (cfg.label_column.lower(), *_LABEL_COLUMNS))
     if at is None:
-        if header[0].endswith(SUFFIXES):
+        if header[0].endswith(suffixes):
             at, label_at = 0, 1
         else:
             raise ValueError(

@@ -74,10 +74,11 @@ class RowGroups:
         return rows
 
 
-def open_parquet(cfg: DataConfig) -> Found:
+def open_parquet(cfg: DataConfig, setting: str = "image_column") -> Found:
     """One .parquet file, or a folder of them (also below `data/`), where `split` is the start of their names.
 
-    The picture column holds {bytes, path} or plain bytes; class names come from the Hugging Face metadata when there.
+    The column of pictures (of videos, with another `setting` that names it) holds {bytes, path} or plain bytes; class
+    names come from the Hugging Face metadata when there.
     """
     paths = parquet_files(Path(cfg.path).expanduser(), cfg.split)
     _, parquet = pyarrow()
@@ -94,7 +95,7 @@ def open_parquet(cfg: DataConfig) -> Found:
             raise ValueError(f"{path} must be a Parquet file, got: {str(e).splitlines()[0]}.") from None
         with file:
             schema = file.schema_arrow
-            image = _image_column(schema, cfg.image_column, path)
+            image = _image_column(schema, cfg.image_column, path, setting)
             label = next((c for c in (cfg.label_column, *_LABEL_COLUMNS) if c in schema.names), None)
             if label is not None:
                 labels += file.read(columns=[label]).column(0).to_pylist()
@@ -145,7 +146,7 @@ def _cell(value: Any) -> str | bytes:
     return value
 
 
-def _image_column(schema: Any, asked: str, path: Path) -> str:
+def _image_column(schema: Any, asked: str, path: Path, setting: str) -> str:
     arrow, _ = pyarrow()
 
     def holds_pictures(kind: Any) -> bool:
@@ -156,10 +157,10 @@ def _image_column(schema: Any, asked: str, path: Path) -> str:
     usable = [f.name for f in schema if holds_pictures(f.type)]
     if asked in usable:
         return asked
-    if asked == DataConfig.model_fields["image_column"].default and len(usable) == 1:
+    if asked in ("image", "video") and len(usable) == 1:
         return usable[0]
     raise ValueError(
-        f"image_column must name a column of encoded pictures in {path}, got {asked!r}. "
+        f"{setting} must name a column of encoded files in {path}, got {asked!r}. "
         f"Such columns there: {', '.join(usable) or 'none'}; all: {', '.join(schema.names)}."
     )
 

@@ -76,20 +76,21 @@ class Members:
             file.close()
 
 
-def open_shards(cfg: DataConfig) -> Found:
+def open_shards(cfg: DataConfig, suffixes: tuple[str, ...] = SUFFIXES, what: str = "pictures") -> Found:
     """Uncompressed tar shards: a file, a pattern ("s/{000..015}.tar", "s/*.tar"), or a folder of them.
 
-    Members that share a name up to the first dot are one sample: a picture (.jpg, .png ...), and maybe a label in .cls
-    (a number or a word) or under "label" in .json. A damaged shard gives what comes before the damage, and is listed
-    among the bad files.
+    Members that share a name up to the first dot are one sample: a picture (.jpg, .png ...; or another file, by
+    `suffixes`), and maybe a label in .cls (a number or a word) or under "label" in .json. A damaged shard gives what
+    comes before the damage, and is listed among the bad files.
     """
     paths = shard_files(cfg.path, cfg.split)
     touched = [f"{os.path.realpath(p)}:{os.stat(p).st_mtime_ns}:{os.stat(p).st_size}" for p in paths]
     folder = cache_folder(cfg.cache_dir) / "shards" if cfg.cache else None
-    rows, bad = _index(paths, None if folder is None else folder / f"{digest(_VERSION, *touched)}.json")
+    kept = None if folder is None else folder / f"{digest(_VERSION, *touched, *suffixes)}.json"
+    rows, bad = _index(paths, kept, suffixes)
     if not rows:
         some = f": {bad[0][1]}" if bad else ""
-        raise ValueError(f"{cfg.path} must hold pictures ({', '.join(SUFFIXES)}) in tar files, got none{some}.")
+        raise ValueError(f"{cfg.path} must hold {what} ({', '.join(suffixes)}) in tar files, got none{some}.")
     names = Names(row[0] for row in rows)
     numbers, classes = number_labels([row[4] for row in rows])
     spots = np.array([row[1:4] for row in rows], dtype=np.int64).T.copy()
@@ -150,7 +151,7 @@ def expand(pattern: str) -> list[str]:
     return [name for c in choices for name in expand(pattern[: match.start()] + c + pattern[match.end() :])]
 
 
-def _index(paths: list[str], kept: Path | None) -> tuple[list[Row], Bad]:
+def _index(paths: list[str], kept: Path | None, suffixes: tuple[str, ...]) -> tuple[list[Row], Bad]:
     """Rows of all shards and what is damaged, out of the file `kept` if it is sound, else read and kept there."""
     if kept is not None and kept.exists():
         try:
@@ -162,7 +163,7 @@ def _index(paths: list[str], kept: Path | None) -> tuple[list[Row], Bad]:
             pass  # made again below
     rows, bad = [], []
     for number, path in enumerate(paths):
-        samples, damage = _read_index(path)
+        samples, damage = _read_index(path, suffixes)
         if damage:
             bad.append((os.path.basename(path), damage))
         rows += [(name, number, offset, length, label) for name, offset, length, label in samples]
@@ -178,7 +179,7 @@ def _index(paths: list[str], kept: Path | None) -> tuple[list[Row], Bad]:
     return rows, bad
 
 
-def _read_index(path: str) -> tuple[list[tuple[str, int, int, Any]], str]:
+def _read_index(path: str, suffixes: tuple[str, ...]) -> tuple[list[tuple[str, int, int, Any]], str]:
     """Samples of one tar file as (name, offset, length, label), and what is wrong with it ("" when nothing is)."""
     pictures: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, Any] = {}
@@ -191,7 +192,7 @@ def _read_index(path: str) -> tuple[list[tuple[str, int, int, Any]], str]:
                 key, suffix = f"{folder}/{key}", suffix.lower()
                 if not member.isfile() or base.startswith("."):
                     continue
-                if f".{suffix.rpartition('.')[2]}" in SUFFIXES:
+                if f".{suffix.rpartition('.')[2]}" in suffixes:
                     pictures.setdefault(key, (member.name, member.offset_data, member.size))
                 elif suffix in ("cls", "json"):
                     data = tar.extractfile(member)

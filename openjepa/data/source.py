@@ -191,12 +191,12 @@ class Source:
         check_bad(self.bad, int(self._seen.sum()) + len(self._found_bad), len(self), self.max_bad)
 
 
-def check_bad(bad: Bad, seen: int, total: int, max_bad: float, what: str = "pictures") -> None:
+def check_bad(bad: Bad, seen: int, total: int, max_bad: float, what: str = "unreadable pictures") -> None:
     """Raise when more than the allowed share of what was seen is unreadable."""
     if bad and len(bad) > max_bad * max(seen, min(total, 100)):
         some = "; ".join(f"{name} ({reason})" for name, reason in bad[:3])
         raise ValueError(
-            f"unreadable {what} must be at most {max_bad:.1%} of those read (max_bad), got {len(bad)} of {seen}: "
+            f"{what} must be at most {max_bad:.1%} of those read (max_bad), got {len(bad)} of {seen}: "
             f"{some}{' ...' if len(bad) > 3 else ''}. Repair or remove them (`openjepa data check` lists all), "
             "or raise max_bad."
         )

@@ -44,7 +44,7 @@ def open_clips(cfg: ClipConfig, *, seed: int = 0) -> ClipSource:
     parts = [find(cfg.model_copy(update={"path": path, "mix": {}}), seed) for path in (cfg.path, *cfg.mix)]
     for part in parts:
         total = len(part.names)
-        check_bad(part.bad, total + len(part.bad), total, cfg.max_bad, "videos")
+        check_bad(part.bad, total + len(part.bad), total, cfg.max_bad, "unusable videos")
         if total == 0:
             raise ValueError(f"{part.where} must hold a readable video, got none.")
     found, of = (parts[0], None) if len(parts) == 1 else joined(parts)

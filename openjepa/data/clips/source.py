@@ -242,7 +242,7 @@ class ClipSource:
         for i, reason in bad:
             self._seen[i] = True
             self._bad[i] = reason
-        check_bad(self.bad, int(self._seen.sum()) + len(self._found_bad), len(self), self.max_bad, "videos")
+        check_bad(self.bad, int(self._seen.sum()) + len(self._found_bad), len(self), self.max_bad, "unusable videos")
 
     def too_short(self, paces: Sequence[Pace]) -> None:
         """Count the videos that are too short for every one of `paces`; a `ValueError` when they are too many."""
@@ -260,7 +260,7 @@ class ClipSource:
                 "Ask for fewer frames or a smaller stride."
             )
         bad = self.bad + [(self.names[int(i)], _short(int(self.lengths[i]), wanted)) for i in short]
-        check_bad(bad, len(self) + len(self._found_bad), len(self), self.max_bad, "videos")
+        check_bad(bad, len(self) + len(self._found_bad), len(self), self.max_bad, "unusable videos")
         for i in short:
             self._bad[int(i)] = _short(int(self.lengths[i]), wanted)
 
