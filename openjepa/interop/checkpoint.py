@@ -10,34 +10,70 @@ import torch
 from torch import Tensor, nn
 
 from openjepa.config import parse
-from openjepa.interop.files import State, check_sealed, read_json, read_weights
-from openjepa.interop.hf import from_hf_ijepa
+from openjepa.interop.files import check_sealed, read_json, read_weights
+from openjepa.interop.layouts.loading import load_layout
+from openjepa.interop.layouts.record import Asked
 from openjepa.interop.model import Model
-from openjepa.interop.preprocess import Preprocess
-from openjepa.nn import Encoder, EncoderConfig, build_encoder, wrap
-from openjepa.nn.vit import Size, ViT
+from openjepa.interop.preprocess import ClipPreprocess, Preprocess
+from openjepa.nn import Encoder, EncoderConfig, build_clip_encoder, build_encoder, wrap
 
 FORMATS = ("openjepa/1",)
+TRANSFORMERS = ("ijepa", "vjepa2")  # model types of transformers that have a layout
 Weights = Literal["auto", "teacher", "encoder"]
 
 
-def load(path: str | Path, *, weights: Weights = "auto", encoder: nn.Module | None = None) -> Model:
-    """The encoder that is saved at `path`, ready to use.
+def load(
+    path: str | Path,
+    *,
+    weights: Weights = "auto",
+    encoder: nn.Module | None = None,
+    family: str | None = None,
+    heads: Mapping[str, int] | int | None = None,
+    depth: Mapping[str, int] | int | None = None,
+    size: int | None = None,
+    frames: int | None = None,
+    classifier: str | Path | None = None,
+) -> Model:
+    """The encoder that is saved at `path`, ready to use, with all that the file says of it.
 
-    path      a run folder (its newest checkpoint), a checkpoint folder, an exported folder, a folder in the layout of
-              transformers' IJepaModel, or the weights file inside one of these. What it is is told by its content
+    path      a run folder (its newest checkpoint), a checkpoint folder, an exported folder, or the weights file inside
+              one of these; or what others saved: a file of I-JEPA, V-JEPA, V-JEPA 2, 2.1 or 2-AC, a folder of
+              transformers' I-JEPA or V-JEPA 2, LeWM. What it is is told by its content (`layouts.LAYOUTS`)
     weights   "auto" takes the teacher where there is one, as the I-JEPA paper evaluates it, else the encoder
     encoder   the network, when a run trained one of the user's own that its settings cannot build again
+
+    For checkpoints of others, where the file does not tell or is not believed:
+
+    family      name of the layout
+    heads       attention heads, of the encoder or by part: shapes do not tell them for unpublished widths
+    depth       blocks, of the encoder or by part, for a published width trained with fewer blocks than published
+    size        side of the pictures, frames  of the clips; by default as published
+    classifier  file of an attentive classifier that was trained on this encoder
 
     Nothing is guessed and nothing skipped: every tensor of the file must have its place, and every place its tensor.
     Raises `ValueError` in one sentence for anything else. Files that hold Python code are refused, not run.
     """
     if weights not in ("auto", "teacher", "encoder"):
         raise ValueError(f"weights must be 'auto', 'teacher' or 'encoder', got {weights!r}.")
-    folder, file = locate(Path(path))
+    where = foreign(Path(path))
+    if where is not None:
+        asked = Asked(weights, _by_part(heads), _by_part(depth), size, frames)
+        return load_layout(where, asked, family=family, classifier=None if classifier is None else Path(classifier))
+    told = {"family": family, "heads": heads, "depth": depth, "size": size, "frames": frames, "classifier": classifier}
+    given = [name for name, value in told.items() if value is not None]
+    if given:
+        raise ValueError(f"{given[0]} must be left out for a checkpoint of openjepa, which says it itself, got {path}.")
+    return _own(Path(path), weights, encoder)
+
+
+def _by_part(value: Mapping[str, int] | int | None) -> Mapping[str, int]:
+    return {} if value is None else {"encoder": value} if isinstance(value, int) else dict(value)
+
+
+def _own(path: Path, weights: Weights, encoder: nn.Module | None) -> Model:
+    """A checkpoint in our own format."""
+    folder, file = locate(path)
     config = read_json(folder / "config.json")
-    if config.get("model_type") == "ijepa":
-        return _from_transformers(folder, file, config)
     require_format(config, folder)
     file = file or choose(folder, weights)
     check_sealed(folder, "config.json")
@@ -47,25 +83,34 @@ def load(path: str | Path, *, weights: Weights = "auto", encoder: nn.Module | No
         raise ValueError(
             f"{folder} must be an encoder of pictures, got a world model. Do openjepa look or plan with it."
         )
-    preprocess = Preprocess.from_dict(prepared, str(folder / "config.json"))
+    kind = ClipPreprocess if prepared.get("kind") == "clips" else Preprocess
+    preprocess = kind.from_dict(prepared, str(folder / "config.json"))
     network = build(config, preprocess, folder, encoder)
     fill(network, read_weights(file), str(file))
     which = file.stem if file.stem != "model" else str(config.get("weights", "encoder"))
-    return Model(network.eval(), preprocess, config, which, file)
+    licence = config.get("licence")
+    return Model(network.eval(), preprocess, config, which, file, licence=None if licence is None else str(licence))
+
+
+def foreign(path: Path) -> Path | None:
+    """What to open as a checkpoint of others: a file of weights without our config.json, or a folder of transformers.
+
+    None for what is ours, or should be.
+    """
+    beside = path if path.is_dir() else path.parent
+    config = read_json(beside / "config.json") if (beside / "config.json").is_file() else None
+    theirs = config is not None and "format" not in config and (
+        config.get("model_type") in TRANSFORMERS or "_target_" in config or {"encoder", "predictor"} <= set(config)
+    )  # fmt: skip
+    if path.is_file() and path.name != "config.json":
+        return path if config is None or theirs else None
+    return beside if theirs else None
 
 
 def locate(path: Path) -> tuple[Path, Path | None]:
     """The folder with config.json, and the weights file if `path` names one."""
     if path.is_file():
-        if path.name == "config.json":
-            return path.parent, None
-        if not (path.parent / "config.json").is_file():
-            read_weights(path)  # says what is wrong with the file itself, if anything is
-            raise ValueError(
-                f"{path} must lie beside its config.json, got none. Load the folder it came from, or give the weights "
-                "to training with init_from."
-            )
-        return path.parent, path
+        return path.parent, None if path.name == "config.json" else path
     if not path.is_dir():
         raise ValueError(f"path must be a run, checkpoint or exported folder, got {path}, which is not there.")
     if (path / "checkpoints").is_dir():
@@ -111,6 +156,8 @@ def build(config: Mapping[str, Any], preprocess: Preprocess, folder: Path, own: 
         if own is not None:
             return wrap(own, size=preprocess.size, channels=preprocess.channels)
         cfg = parse(EncoderConfig, _group(config, "encoder", folder) | {"pretrained": False})
+        if isinstance(preprocess, ClipPreprocess):
+            return build_clip_encoder(cfg, size=preprocess.size, channels=preprocess.channels, frames=preprocess.frames)
         return build_encoder(cfg, size=preprocess.size, channels=preprocess.channels)
 
 
@@ -171,23 +218,3 @@ def _group(config: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]
         advice = " Give the network with load(path, encoder=...)." if name == "encoder" else ""
         raise ValueError(f"{folder / 'config.json'} must have a group {name!r}, got {found!r}.{advice}")
     return found
-
-
-def _from_transformers(folder: Path, file: Path | None, config: Mapping[str, Any]) -> Model:
-    """An IJepaModel as our ViT; pictures as in preprocessor_config.json where there is one, else ImageNet's numbers."""
-    file = file or choose(folder, "encoder")
-    state: State = from_hf_ijepa(read_weights(file))
-    try:
-        width, depth, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
-        shape = Size(width, depth, heads, config["intermediate_size"] / width)
-        patch, size, channels = config["patch_size"], config["image_size"], config.get("num_channels", 3)
-    except KeyError as e:
-        raise ValueError(f"{folder / 'config.json'} must give {e.args[0]} for an IJepaModel, got none.") from None
-    with torch.random.fork_rng(devices=[]):
-        network = ViT(shape, patch=patch, size=size, channels=channels)
-    fill(network, state, str(file))
-    told = read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
-    mean, std = told.get("image_mean", [0.485, 0.456, 0.406]), told.get("image_std", [0.229, 0.224, 0.225])
-    resample = {2: "bilinear", 3: "bicubic"}.get(told.get("resample", 3), "bicubic")
-    values = {"size": size, "channels": channels, "mean": mean[:channels], "std": std[:channels], "resample": resample}
-    return Model(network.eval(), Preprocess.from_dict(values, str(folder)), dict(config), "encoder", file)

@@ -56,24 +56,41 @@ def from_hf_ijepa(state: Mapping[str, Tensor]) -> State:
     top, inside = {v: k for k, v in _TOP.items()}, {v: k for names in (_V4, _V5) for k, v in names.items()}
     ours: State = {}
     parts: dict[str, State] = {}
-    unknown = []
+    unknown, doubled = [], []
     for key, value in state.items():
         name, block = key.removeprefix("ijepa."), _BLOCK.fullmatch(key.removeprefix("ijepa."))
         if name in top:
+            doubled += [key] if top[name] in ours else []
             ours[top[name]] = value
         elif block and block[2] in inside:
             ours_name, kind = f"blocks.{block[1]}.{inside[block[2]]}", block[3]
             if ours_name[-1] in "qkv" and ours_name[-2] == ".":
-                parts.setdefault(f"{ours_name[:-1]}qkv.{kind}", {})[ours_name[-1]] = value
+                pieces = parts.setdefault(f"{ours_name[:-1]}qkv.{kind}", {})
+                doubled += [key] if ours_name[-1] in pieces else []
+                pieces[ours_name[-1]] = value
             else:
+                doubled += [key] if f"{ours_name}.{kind}" in ours else []
                 ours[f"{ours_name}.{kind}"] = value
         elif not name.startswith(_HEADS):
             unknown.append(key)
     broken = [name for name, qkv in parts.items() if set(qkv) != set("qkv")]
-    if unknown or broken:
+    if unknown or broken or doubled:
         what = f"unknown {unknown[:5]}" if unknown else f"q, k or v missing for {broken[:5]}"
+        what = f"doubled {doubled[:5]}" if doubled else what
         raise ValueError(f"state must be that of an IJepaModel with biases, got {what}. Check the model type.")
     return ours | {name: torch.cat([qkv["q"], qkv["k"], qkv["v"]]) for name, qkv in parts.items()}
+
+
+def hf_ijepa_name(key: str, version: str = "4") -> str:
+    """A key of our ViT as `transformers` 4 or 5 call it, for messages; the query's stands for the joined q, k and v.
+
+    >>> hf_ijepa_name("blocks.2.attn.qkv.bias", "5")
+    'layers.2.attention.q_proj.bias'
+    """
+    block = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", key)
+    inside, where = (_V4, "encoder.layer") if version == "4" else (_V5, "layers")
+    name = block and inside.get(block[2].replace("attn.qkv", "attn.q"))
+    return f"{where}.{block[1]}.{name}.{block[3]}" if block and name else _TOP.get(key, key)
 
 
 def to_hf_ijepa(state: Mapping[str, Tensor], names: Literal["v4", "v5"] = "v4") -> State:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ class Preprocess:
     channels  3 (RGB) or 1 (grey)
     mean, std per channel, of values in 0..1
     resample  "bicubic" or "bilinear", Pillow's antialiased filters
+    fit       "crop": as above; "squash": the whole picture, its sides changed each on its own
+    short     the short side is resized to `short` times `size` before the centre is cut out; 1 keeps all of it
 
     >>> Preprocess(size=4)(Image.new("RGB", (9, 6), (255, 0, 0))).shape
     torch.Size([3, 4, 4])
@@ -37,17 +39,36 @@ class Preprocess:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     resample: str = "bicubic"
+    fit: str = "crop"
+    short: float = 1.0
 
     def __call__(self, picture: Picture | Tensor) -> Tensor:
         """One picture as (C, size, size) float32, normalised. A tensor must be uint8 (C, H, W)."""
-        image = as_image(picture, self.channels)
+        image = self._fitted(as_image(picture, self.channels))
+        pixels = torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels)
+        return self.normalise(pixels.permute(2, 0, 1))
+
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        """A square of side `size`."""
+        if self.fit == "squash":
+            return image.resize((self.size, self.size), RESAMPLE[self.resample])
+        if self.short != 1.0:
+            want, side = int(self.size * self.short), min(image.size)
+            wide, tall = (want if n == side else int(want * n / side) for n in image.size)
+            image = image.resize((wide, tall), RESAMPLE[self.resample])
+            left, top = round((wide - self.size) / 2), round((tall - self.size) / 2)
+            return image.crop((left, top, left + self.size, top + self.size))
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
-        if side != self.size:
-            image = image.resize((self.size, self.size), RESAMPLE[self.resample])
-        pixels = torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels)
-        return self.normalise(pixels.permute(2, 0, 1))
+        return image if side == self.size else image.resize((self.size, self.size), RESAMPLE[self.resample])
+
+    def grey_or_colour(self) -> Self:
+        """With as many means and deviations as channels: their averages for one, ImageNet's for three."""
+        if len(self.mean) == self.channels:
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, mean=(mean,) * self.channels, std=(std,) * self.channels)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (..., C, H, W) to float32: (x / 255 - mean) / std."""
@@ -75,7 +96,7 @@ class Preprocess:
                 raise ValueError(
                     f"pictures must be uint8 in 0..255 or normalised floats, got {many.dtype}. Convert them."
                 )
-            if many.shape[-2:] == (self.size, self.size):
+            if many.shape[-2:] == (self.size, self.size) and (self.short == 1.0 or self.fit == "squash"):
                 return self.normalise(many.to(device))
             return torch.stack([self(x) for x in many.cpu()]).to(device)
         if isinstance(pictures, Image.Image | str | Path):
@@ -95,7 +116,8 @@ class Preprocess:
         }
         found = cls(**known) if "size" in known else None
         sizes = found is not None and isinstance(found.size, int) and found.size > 0 and found.channels in (1, 3)
-        if found is None or not sizes or found.resample not in RESAMPLE or 0 in found.std:
+        ways = found is not None and found.resample in RESAMPLE and found.fit in ("crop", "squash") and found.short >= 1
+        if found is None or not sizes or not ways or 0 in found.std:
             raise ValueError(f"{source} must say how pictures were prepared (size, mean ...), got {dict(values)}.")
         if len(found.mean) != found.channels or len(found.std) != found.channels:
             raise ValueError(
@@ -103,6 +125,40 @@ class Preprocess:
                 f"and {len(found.std)}."
             )
         return found
+
+
+@dataclass(frozen=True)
+class ClipPreprocess(Preprocess):
+    """What is done to a clip: every frame as `Preprocess` says, and which frames.
+
+    frames  of a clip
+    stride  frames of the file from one to the next; or
+    fps     frames per second, whatever the file's own rate is; neither: spread evenly over the file
+    still   how often the frame of a picture is repeated to make a clip
+
+    >>> ClipPreprocess(size=4, frames=2).clips(torch.zeros(2, 3, 6, 9, dtype=torch.uint8)).shape
+    torch.Size([1, 2, 3, 4, 4])
+    """
+
+    kind: str = "clips"
+    frames: int = 16
+    stride: int | None = None
+    fps: float | None = None
+    still: int = 1
+
+    def clips(self, frames: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """(T, C, H, W) or (B, T, C, H, W), uint8 or normalised floats, as (B, T, C, H', W')."""
+        if frames.dim() not in (4, 5) or frames.shape[-3] != self.channels or 0 in frames.shape:
+            raise ValueError(
+                f"clips must be (T, {self.channels}, H, W) or (B, T, {self.channels}, H, W), got {tuple(frames.shape)}."
+            )
+        many = frames if frames.dim() == 5 else frames[None]
+        flat = self.batch(many.flatten(0, 1), device)
+        return flat.unflatten(0, many.shape[:2])  # (B, T, C, H', W')
+
+    def stills(self, pictures: Tensor) -> Tensor:
+        """Prepared pictures (B, C, H, W) as clips (B, still, C, H, W)."""
+        return pictures[:, None].expand(-1, self.still, -1, -1, -1)
 
 
 def as_image(picture: Picture | Tensor, channels: int) -> Image.Image:

@@ -106,13 +106,12 @@ def turn_3d(dim: int, place: Tensor, form: Form) -> Turn:
         raise ValueError(f"width / heads must be even and at least 6 for positions in three axes, got {dim}.")
     if form not in ("tiled", "interleaved"):
         raise ValueError(f"form must be 'tiled' or 'interleaved', got {form!r}.")
-    with torch.autocast(place.device.type, enabled=False):
-        f = 1.0 / 10000.0 ** (torch.arange(half, dtype=torch.float32, device=place.device) / half)
-        angle = place.float()[:, :, None] * f  # (N, 3, c / 2)
-        angle = torch.cat([angle, angle], -1) if form == "tiled" else angle.repeat_interleave(2, -1)  # (N, 3, c)
-        angle = F.pad(angle.flatten(1), (0, dim - 6 * half))  # (N, dim): an angle of 0 leaves a feature as it is
-        sign = torch.tensor([-1.0, 1.0], device=place.device).repeat(dim // 2)
-        return Turn(angle.cos(), angle.sin() * sign)
+    f = 1.0 / 10000.0 ** (torch.arange(half, dtype=torch.float32, device=place.device) / half)
+    angle = place.float()[:, :, None] * f  # (N, 3, c / 2)
+    angle = torch.cat([angle, angle], -1) if form == "tiled" else angle.repeat_interleave(2, -1)  # (N, 3, c)
+    angle = F.pad(angle.flatten(1), (0, dim - 6 * half))  # (N, dim): an angle of 0 leaves a feature as it is
+    sign = torch.tensor([-1.0, 1.0], device=place.device).repeat(dim // 2)
+    return Turn(angle.cos(), angle.sin() * sign)
 
 
 def turn_pairs(x: Tensor, turn: Turn) -> Tensor:

@@ -190,8 +190,9 @@ def test_plain_torch_files_hold_weights_too(tmp_path: Path):
     (folder / "files.json").unlink()
     assert same(load(folder / "averaged.pt"), network(seed=6))
     torch.save(network(seed=6).state_dict(), tmp_path / "alone.pt")
-    with pytest.raises(ValueError, match=r"beside its config\.json"):
+    with pytest.raises(ValueError, match=r"heads of the encoder .* must be given for width 96"):
         load(tmp_path / "alone.pt")
+    assert same(load(tmp_path / "alone.pt", heads=3), network(seed=6))  # the names are those of I-JEPA
 
 
 def test_settings_that_are_wrong(tmp_path: Path):
