@@ -10,6 +10,7 @@ from importlib.metadata import version as installed
 from typing import Any
 
 from openjepa.interop.model import Model
+from openjepa.interop.preprocess import ClipPreprocess, Preprocess
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def card_text(model: Model, card: Card, *, library: str, use: str) -> str:
     """
     config, p, encoder = model.config, model.preprocess, model.encoder
     head = ["---", f"license: {card.licence.lower()}", f"library_name: {library}"]
-    head += ["pipeline_tag: image-feature-extraction", "tags:", "- self-supervised-learning", "- jepa", "---"]
+    kind = "feature-extraction" if isinstance(p, ClipPreprocess) else "image-feature-extraction"
+    head += [f"pipeline_tag: {kind}", "tags:", "- self-supervised-learning", "- jepa", "---"]
     parameters = sum(x.numel() for x in encoder.parameters())
     facts = [
         ("Encoder", f"{_name(config)}, {parameters:,} parameters, {encoder.dim} features, grid {encoder.grid}"),
@@ -47,7 +49,7 @@ def card_text(model: Model, card: Card, *, library: str, use: str) -> str:
         ("Method", _method(config)),
         ("Steps", config.get("step", "not recorded")),
         ("Data", card.data or _plain(config.get("data")) or "not recorded"),
-        ("Pictures", f"{p.size} x {p.size}, {p.channels} channels, mean {_short(p.mean)}, std {_short(p.std)}"),
+        _seen(p),
         ("Licence", card.licence),
         ("Made with", f"openjepa {config.get('version') or code_version()}"),
     ]
@@ -66,9 +68,24 @@ def _metrics(card: Card) -> list[str]:
     lines += ["| probe | accuracy | interval | over | test pictures |", "|---|---|---|---|---|"]
     for row in card.metrics:
         over = dict(row.get("settings") or {}).get("interval", "")
-        interval = f"{100 * row['low']:.1f} to {100 * row['high']:.1f} %" if "low" in row and "high" in row else ""
-        lines.append(f"| {row['name']} | {100 * row['accuracy']:.1f} % | {interval} | {over} | {row.get('n', '')} |")
+        value, low, high = _numbers(row)
+        interval = f"{low} to {high}" if low and high else ""
+        lines.append(f"| {row['name']} | {value} | {interval} | {over} | {row.get('n', '')} |")
     return lines
+
+
+def _numbers(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """A metric and the ends of its interval as text: shares in per cent, other numbers (R2, RMSE) as they are.
+
+    >>> _numbers({"accuracy": 0.5, "low": 0.4, "high": 0.6}), _numbers({"r2": 0.91})
+    (('50.0 %', '40.0', '60.0 %'), ('0.910', '', ''))
+    """
+    if "accuracy" in row:
+        ends = (f"{100 * row['low']:.1f}", f"{100 * row['high']:.1f} %") if "low" in row and "high" in row else ("", "")
+        return f"{100 * row['accuracy']:.1f} %", *ends
+    value = row.get("r2", row.get("value"))
+    ends = tuple(f"{row[end]:.3f}" if end in row else "" for end in ("low", "high"))
+    return ("" if value is None else f"{value:.3f}"), ends[0], ends[1]
 
 
 def _name(config: Mapping[str, Any]) -> str:
@@ -79,6 +96,15 @@ def _name(config: Mapping[str, Any]) -> str:
 def _method(config: Mapping[str, Any]) -> str:
     method = config.get("method")
     return str(method.get("name")) if isinstance(method, dict) else "not recorded"
+
+
+def _seen(p: Preprocess) -> tuple[str, str]:
+    """What the encoder was shown, and how it was prepared."""
+    sides = f"{p.size} x {p.size}, {p.channels} channels, mean {_short(p.mean)}, std {_short(p.std)}"
+    if not isinstance(p, ClipPreprocess):
+        return "Pictures", sides
+    pace = f"at {p.fps:g} a second" if p.fps is not None else f"at stride {p.stride}" if p.stride else "over the file"
+    return "Clips", f"{p.frames} frames {pace}, {sides}"
 
 
 def _plain(data: Any) -> str:

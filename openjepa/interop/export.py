@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from openjepa.interop.card import Card, card_text, code_version
 from openjepa.interop.hf import hf_ijepa_config, to_hf_ijepa
+from openjepa.interop.hf_clips import hf_video_processor, hf_vjepa2
 from openjepa.interop.model import Model
+from openjepa.interop.preprocess import ClipPreprocess
+from openjepa.nn.clip_vit import ClipViT
 from openjepa.nn.encoder import pool
 from openjepa.nn.vit import ViT
 
@@ -39,9 +42,10 @@ def export(model: Model, to: str | Path, *, card: Card | None = None) -> Path:
             "model must know its encoder's settings to be exported in our format, got none in its config. "
             "Train with an encoder by name, or export it as ONNX."
         )
-    use = """
+    what = "clip.mp4" if isinstance(model.preprocess, ClipPreprocess) else "picture.jpg"
+    use = f"""
 from openjepa.interop import load
-tokens, pooled = load("FOLDER").encode("picture.jpg")
+tokens, pooled = load("FOLDER").encode("{what}")
 """
     files = {
         "config.json": json.dumps(config, indent=2) + "\n",
@@ -51,12 +55,15 @@ tokens, pooled = load("FOLDER").encode("picture.jpg")
 
 
 def export_hf(model: Model, to: str | Path, *, card: Card | None = None) -> Path:
-    """A folder that `transformers.AutoModel.from_pretrained` opens as an IJepaModel with the same numbers.
+    """A folder that `transformers.AutoModel.from_pretrained` opens, with the same numbers.
 
-    For ViTs with sine-cosine positions, without class token and registers; the others have no such layout and raise
-    `ValueError`. preprocessor_config.json gives `AutoImageProcessor` our size, crop and normalisation. `load` opens the
-    folder too.
+    Pictures become an IJepaModel: ViTs with sine-cosine positions, without class token and registers. Clips become a
+    VJEPA2Model: transformers with the rotary positions of V-JEPA 2 and one level, their predictor with them where it is
+    known. All others have no such layout and raise a `ValueError` that says why. The file beside the weights gives
+    `AutoImageProcessor` or `AutoVideoProcessor` our size, crop and normalisation. `load` opens the folder too.
     """
+    if isinstance(model.encoder, ClipViT):
+        return _hf_clips(model, to, card or Card())
     encoder, p = model.encoder, model.preprocess
     if not isinstance(encoder, ViT):
         raise ValueError(
@@ -94,8 +101,28 @@ tokens = AutoModel.from_pretrained("FOLDER")(**picture).last_hidden_state
     return _write_folder(Path(to), files, weights)
 
 
+def _hf_clips(model: Model, to: str | Path, card: Card) -> Path:
+    p = model.preprocess
+    if not isinstance(p, ClipPreprocess):
+        raise ValueError("model must know how clips are prepared to be exported, got the preprocessing of pictures.")
+    weights, config = hf_vjepa2(model)
+    config["openjepa"] = {k: model.config[k] for k in ("method", "data", "step", "version") if k in model.config}
+    use = f"""
+import torch
+from transformers import AutoModel
+clip = torch.zeros(1, {p.frames}, {p.channels}, {p.size}, {p.size})  # frames as in video_preprocessor_config.json
+tokens = AutoModel.from_pretrained("FOLDER")(clip, skip_predictor=True).last_hidden_state
+"""
+    files = {
+        "config.json": json.dumps(config, indent=2) + "\n",
+        "video_preprocessor_config.json": json.dumps(hf_video_processor(p, RESAMPLE[p.resample]), indent=2) + "\n",
+        "README.md": card_text(model, card, library="transformers", use=use),
+    }
+    return _write_folder(Path(to), files, weights)
+
+
 class _Both(nn.Module):
-    """pictures -> tokens, pooled: what an ONNX file computes."""
+    """pictures or clips -> tokens, pooled: what an ONNX file computes."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -109,7 +136,7 @@ class _Both(nn.Module):
 def export_onnx(model: Model, to: str | Path, *, card: Card | None = None) -> Path:
     """One .onnx file: "pictures" (batch, C, size, size), normalised -> "tokens" (batch, N, D), "pooled" (batch, D).
 
-    The batch is free, the size is fixed. How pictures are prepared, and the facts of `card`, go into the metadata of
+    Of an encoder of clips the input is "clips" (batch, T, C, size, size). The batch is free, the size is fixed. How pictures are prepared, and the facts of `card`, go into the metadata of
     the file. After writing, the file is run in onnxruntime on batches of 1 and 3 where that is installed, and must
     agree with the encoder. Needs onnx and onnxscript: pip install 'openjepa[onnx]'.
     """
@@ -118,12 +145,14 @@ def export_onnx(model: Model, to: str | Path, *, card: Card | None = None) -> Pa
         raise ValueError(f"to must end in .onnx, got {path}. Write for example encoder.onnx.")
     device = next((x.device for x in model.encoder.parameters()), torch.device("cpu"))
     module = _Both(model).eval()
-    example = torch.zeros(2, p.channels, p.size, p.size, device=device)  # a batch of 1 would be taken for a constant
+    name, frames = ("clips", (p.frames,)) if isinstance(p, ClipPreprocess) else ("pictures", ())
+    # a batch of 1 would be taken for a constant
+    example = torch.zeros(2, *frames, p.channels, p.size, p.size, device=device)
     try:
         with _quiet(), torch.no_grad():
             program: Any = torch.onnx.export(
-                module, (example,), dynamo=True, input_names=["pictures"], output_names=["tokens", "pooled"],
-                dynamic_shapes={"pictures": {0: torch.export.Dim("batch")}}, verbose=False,
+                module, (example,), dynamo=True, input_names=[name], output_names=["tokens", "pooled"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
             )  # fmt: skip
     except ImportError as e:
         raise ValueError(f"ONNX export needs onnx and onnxscript, got {e}. Do pip install 'openjepa[onnx]'.") from None
@@ -135,14 +164,14 @@ def export_onnx(model: Model, to: str | Path, *, card: Card | None = None) -> Pa
     draft = path.with_name(f".{path.stem}.draft.onnx")
     try:
         program.save(str(draft))
-        _agrees(draft, module, example)
+        _agrees(draft, module, example, name)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
     return path
 
 
-def _agrees(path: Path, module: nn.Module, example: Tensor) -> None:
+def _agrees(path: Path, module: nn.Module, example: Tensor, name: str) -> None:
     """Raise when onnxruntime gets other numbers from the file than torch from the module."""
     try:
         import onnxruntime
@@ -154,7 +183,7 @@ def _agrees(path: Path, module: nn.Module, example: Tensor) -> None:
         x = torch.randn(batch, *example.shape[1:], generator=generator)
         with torch.no_grad():
             want = [y.cpu() for y in module(x.to(example.device))]
-        got = [torch.from_numpy(y) for y in session.run(None, {"pictures": x.numpy()})]
+        got = [torch.from_numpy(y) for y in session.run(None, {name: x.numpy()})]
         for a, b in zip(got, want, strict=True):
             if not torch.allclose(a, b, atol=1e-3 * float(b.abs().max()), rtol=1e-3):
                 raise RuntimeError(f"the ONNX file differs from the encoder by {float((a - b).abs().max()):.2g}.")
