@@ -9,7 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from openjepa.config import nest, parse
+from openjepa.config import ClipView, nest, parse
+from openjepa.data.clips.config import ClipConfig
 from openjepa.data.config import DataConfig
 from openjepa.data.episodes.config import EpisodeConfig
 
@@ -31,16 +32,36 @@ OPTIONAL = (
 
 
 def check_data(path: str | Mapping[str, Any], overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """What there is at a path, as plain values: pictures (`openjepa.data.check`) or episodes, told by the content.
-    `overrides` are settings of the data, such as `split=test` or `on_bad=skip`."""
+    """What there is at a path, as plain values: pictures (`openjepa.data.check`), clips or episodes, by the content;
+    a folder of both pictures and videos gets both reports. `overrides` are settings of the data, such as `split=test`
+    or `on_bad=skip`; of clips also `frames`, `stride` and `fps` of the clip that training would cut."""
     from openjepa.data import check
+    from openjepa.data.clips.opening import holds
     from openjepa.data.episodes.checkup import check_episodes
     from openjepa.data.episodes.opening import kind_of
 
     given = {"path": path} if isinstance(path, str) else dict(path)
     if kind_of(str(given.get("path"))) is not None:
         return check_episodes(parse(EpisodeConfig, {**given, **nest(overrides)})).as_dict()
-    return check(parse(DataConfig, {**given, **nest(overrides)})).as_dict()
+    kinds = holds(str(given.get("path")))
+    if kinds == {"clips"}:
+        return check_videos(given, nest(overrides))
+    found = check(parse(DataConfig, {**given, **nest(overrides)})).as_dict()
+    if kinds == {"clips", "pictures"}:
+        return {"pictures": found, "clips": check_videos(given, nest(overrides))}
+    return found
+
+
+def check_videos(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`openjepa.data.clips.check_clips` with settings and the clip's own numbers in one."""
+    from openjepa.data.clips import check_clips
+    from openjepa.data.clips.opening import DRAWN
+
+    cut = {name: changes[name] for name in ("frames", "stride", "fps") if name in changes}
+    parse(ClipView, cut)
+    drawn = str(given.get("path")).split(":")[0] in DRAWN
+    rest = {k: v for k, v in changes.items() if k not in cut or (k == "frames" and drawn)}
+    return check_clips(parse(ClipConfig, {**given, **rest}), **cut).as_dict()
 
 
 def about_machine() -> dict[str, Any]:
@@ -63,8 +84,13 @@ def installed(name: str) -> str | None:
 
 def about_checkpoint(path: Path) -> dict[str, Any]:
     """What a run, a checkpoint folder, an exported folder or a single file of weights holds."""
+    from openjepa.interop.checkpoint import foreign
+    from openjepa.interop.layouts.loading import about
+
     if not path.exists():
         raise ValueError(f"info must be given a run, a checkpoint or a file of weights, got {path}. Check the path.")
+    if foreign(path) is not None:
+        return about(path)
     if path.is_file():
         return about_file(path)
     if (path / "config.yaml").is_file():

@@ -13,7 +13,7 @@ from openjepa.core.dist import rank, world_size
 from openjepa.data import PictureStream, Source, open_source
 from openjepa.data.clips import ClipSource, ClipStream, open_clips
 from openjepa.data.clips.config import ClipConfig
-from openjepa.data.clips.opening import holds_clips
+from openjepa.data.clips.opening import holds
 from openjepa.data.config import DataConfig
 from openjepa.data.episodes import Episodes, WindowStream, open_episodes
 from openjepa.data.episodes.config import EpisodeConfig
@@ -79,7 +79,7 @@ def open_data(run: RunConfig, device: torch.device, method: Method | None = None
             f"data must be pictures for method {name}, got a {type(run.data).__name__}. Give a DataConfig."
         )
     refuse_episodes(run.data.path, "pictures", name)
-    if holds_clips(run.data.path):
+    if holds(run.data.path) == {"clips"}:
         clips = ", ".join(sorted(n for n, m in METHODS.items() if m.eats == "clips"))
         raise ValueError(
             f"data must be pictures for method {name}, got videos: {run.data.path}. "

@@ -18,7 +18,7 @@ from openjepa.data.cache import cache_folder
 from openjepa.data.clips.config import ClipConfig
 from openjepa.data.clips.opening import VIDEOS
 from openjepa.data.clips.source import BadClip, ClipsFound
-from openjepa.data.clips.video import Outline, outline, pyav, read_frames
+from openjepa.data.clips.video import Outline, outline, pyav, read_frames, verify
 from openjepa.data.config import DataConfig
 from openjepa.data.folder import Paths
 from openjepa.data.folder import open_folder as folder_of
@@ -47,6 +47,10 @@ class Videos:
     def seconds(self, i: int, /) -> np.ndarray | None:
         about = self.outlines[i]
         return (about.times - about.times[0]) * about.unit
+
+    def verify(self, i: int) -> None:
+        """`BadClip` when video i does not decode to its end."""
+        verify(_item(self.raw, i), self.outlines[i])
 
     def read(self, i: int, numbers: np.ndarray, /) -> np.ndarray:
         return read_frames(_item(self.raw, i), self.outlines[i], numbers, self.channels)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
+import re
+import tarfile
+from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -148,28 +152,52 @@ def census(folder: Path) -> tuple[int, int, int]:
     return videos, pictures, numbered
 
 
-def holds_clips(path: str) -> bool:
-    """Whether a path is surely clips and not pictures: a drawn source, a video file, or a folder of videos alone.
+def holds(path: str) -> set[str]:
+    """What a path surely holds: "clips", "pictures", both, or nothing that can be told without opening it.
 
-    GIFs, and folders of numbered pictures, are pictures until a method that eats clips asks for them.
+    GIFs, and folders of numbered pictures, are pictures until a method that eats clips asks for them. Lists, tar shards
+    and Parquet files are told by the first names, and by the column, that they hold.
     """
     if path.split(":")[0] in DRAWN:
-        return True
+        return {"clips"}
     file = Path(path).expanduser()
     if not file.exists():
-        return False
+        return set()
+    if file.is_dir():
+        tars, tables = sorted(file.glob("*.tar")), sorted([*file.glob("*.parquet"), *file.glob("data/*.parquet")])
+        if tars or tables:
+            return holds(str((tables or tars)[0]))
+        return _kinds(name for _, _, files in os.walk(file) for name in files)
+    low = path.lower()
+    if low.endswith((".txt", ".csv", ".tsv")):
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            return _kinds(word for line in islice(lines, 100) for word in re.split(r"[\s,]+", line))
+    if low.endswith(".tar"):
+        with contextlib.suppress(tarfile.TarError, OSError), tarfile.open(file, "r:") as tar:
+            return _kinds(member.name for member in islice(tar, 50))
+    if low.endswith((".parquet", ".pq")):
+        return {"clips"} if "video" in _columns(file) else set()
+    return _kinds([file.name])
+
+
+def _kinds(names: Iterable[str]) -> set[str]:
     films = tuple(s for s in VIDEOS if s != ".gif")
-    if file.is_file():
-        return path.lower().endswith(films)
-    found = seen = 0
-    for _, _, files in os.walk(file):
-        if any(name.lower().endswith(PICTURES) for name in files):
-            return False
-        found += sum(name.lower().endswith(films) for name in files)
-        seen += len(files)
-        if seen > _LOOKED_AT:
-            break
-    return found > 0
+    found: set[str] = set()
+    for name in islice(names, _LOOKED_AT):
+        low = name.lower()
+        found |= {"clips"} if low.endswith(films) else {"pictures"} if low.endswith(PICTURES) else set()
+    return found
+
+
+def _columns(file: Path) -> list[str]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        return []
+    try:
+        return list(parquet.read_schema(file).names)
+    except (ArrowException, OSError):
+        return []
 
 
 class Joined:

@@ -110,6 +110,19 @@ def read_frames(file: str | bytes, about: Outline, numbers: np.ndarray, channels
     return frames.transpose(0, 3, 1, 2)
 
 
+def verify(file: str | bytes, about: Outline) -> None:
+    """Decode a video to its end; `BadClip` when a frame is damaged or more than one in fifty does not come out."""
+    count = 0
+    with _opened(file) as (container, stream):
+        for packet in container.demux(stream):
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise BadClip(f"damaged: frame {count} is not whole")
+                count += 1
+    if count < len(about.times) - max(1.0, 0.02 * len(about.times)):
+        raise BadClip(f"damaged: only {count} of its {len(about.times)} frames can be decoded")
+
+
 @contextmanager
 def _opened(file: str | bytes) -> Iterator[tuple[Any, Any]]:
     """(container, video stream); whatever goes wrong while it is open becomes a `BadClip`."""
