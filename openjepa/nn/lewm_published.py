@@ -10,16 +10,27 @@ from openjepa.core.rollout import recall
 from openjepa.nn.encoder import Encoder
 
 
-class _Inside(nn.Module):
-    """What a published MLP or transformer calls `net`, `layers` and so on: a named place for a module."""
+class _MLP(nn.Module):
+    """Linear, batch norm, GELU, Linear: (N, D) -> (N, out)."""
 
-    net: nn.Sequential
+    def __init__(self, dim: int, hidden: int, out: int):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(dim, hidden), nn.BatchNorm1d(hidden), nn.GELU(), nn.Linear(hidden, out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
 
 
-def _mlp(dim: int, hidden: int, out: int) -> nn.Module:
-    part = _Inside()
-    part.net = nn.Sequential(nn.Linear(dim, hidden), nn.BatchNorm1d(hidden), nn.GELU(), nn.Linear(hidden, out))
-    return part
+class _FeedForward(nn.Module):
+    """Layer norm, Linear, GELU, (dropout), Linear."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        parts = nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Identity(), nn.Linear(hidden, dim)
+        self.net = nn.Sequential(*parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
 
 
 class _Attention(nn.Module):
@@ -42,24 +53,59 @@ class _Block(nn.Module):
     def __init__(self, dim: int, heads: int, head_dim: int, mlp: int):
         super().__init__()
         self.attn = _Attention(dim, heads, head_dim)
-        self.mlp = _Inside()
-        self.mlp.net = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, mlp), nn.GELU(), nn.Identity(), nn.Linear(mlp, dim)
-        )
+        self.mlp = _FeedForward(dim, mlp)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(cond).chunk(6, -1)
         x = x + gate1 * self.attn(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale1) + shift1)
-        return x + gate2 * self.mlp.net(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale2) + shift2)
+        return x + gate2 * self.mlp(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale2) + shift2)
+
+
+class _Actions(nn.Module):
+    """Actions (B, t, A) as features (B, t, D)."""
+
+    def __init__(self, action: int, smoothed: int, hidden: int, dim: int):
+        super().__init__()
+        self.patch_embed = nn.Conv1d(action, smoothed, 1)
+        self.embed = nn.Sequential(nn.Linear(smoothed, hidden), nn.SiLU(), nn.Linear(hidden, dim))
+
+    def forward(self, action: Tensor) -> Tensor:
+        return self.embed(self.patch_embed(action.transpose(1, 2)).transpose(1, 2))
+
+
+class _Transformer(nn.Module):
+    """Adaptive blocks, then a layer norm."""
+
+    def __init__(self, dim: int, depth: int, heads: int, head_dim: int, mlp: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.layers = nn.ModuleList(_Block(dim, heads, head_dim, mlp) for _ in range(depth))
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        for block in self.layers:
+            x = block(x, cond)
+        return self.norm(x)
+
+
+class _Predictor(nn.Module):
+    """Learned positions in front of the transformer."""
+
+    def __init__(self, history: int, dim: int, depth: int, heads: int, head_dim: int, mlp: int):
+        super().__init__()
+        self.pos_embedding = nn.Parameter(torch.zeros(1, history, dim))
+        self.transformer = _Transformer(dim, depth, heads, head_dim, mlp)
+
+    def forward(self, z: Tensor, cond: Tensor) -> Tensor:
+        return self.transformer(z + self.pos_embedding[:, : z.shape[1]], cond)
 
 
 class PublishedLeWM(nn.Module):
     """A world model that can dream: class token -> projector -> z (B, D); z and actions -> the next z.
 
     `encoder` is our ViT with a class token; the other parts have the published names: projector, action_encoder,
-    predictor (learned positions, adaptive causal blocks, layer norm), pred_proj. The heads'
-    inner width is free, as published. For use in evaluation mode: dropout is left out. `openjepa.methods.LeWM` is the recipe.
+    predictor (learned positions, adaptive causal blocks, layer norm), pred_proj. For use in evaluation mode: dropout is
+    left out. `openjepa.methods.LeWM` is the recipe.
 
     Source: github.com/lucas-maes/le-wm.
 
@@ -78,35 +124,22 @@ class PublishedLeWM(nn.Module):
         super().__init__()
         self.encoder, self.history = encoder, history
         smoothed, action_hidden = smoothed or action, action_hidden or 4 * dim
-        self.projector, self.pred_proj = _mlp(encoder.dim, hidden, dim), _mlp(dim, hidden, dim)
-        self.action_encoder = nn.Module()
-        self.action_encoder.patch_embed = nn.Conv1d(action, smoothed, 1)
-        self.action_encoder.embed = nn.Sequential(
-            nn.Linear(smoothed, action_hidden), nn.SiLU(), nn.Linear(action_hidden, dim)
-        )
-        self.predictor = nn.Module()
-        self.predictor.pos_embedding = nn.Parameter(torch.zeros(1, history, dim))
-        self.predictor.transformer = nn.Module()
-        self.predictor.transformer.norm = nn.LayerNorm(dim)
-        self.predictor.transformer.layers = nn.ModuleList(_Block(dim, heads, head_dim, mlp) for _ in range(depth))
+        self.projector, self.pred_proj = _MLP(encoder.dim, hidden, dim), _MLP(dim, hidden, dim)
+        self.action_encoder = _Actions(action, smoothed, action_hidden, dim)
+        self.predictor = _Predictor(history, dim, depth, heads, head_dim, mlp)
 
     def encode(self, obs: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D)."""
-        return self.projector.net(self.encoder(obs)[:, 0])  # type: ignore[operator, union-attr]
+        return self.projector(self.encoder(obs)[:, 0])
 
     def act(self, action: Tensor) -> Tensor:
         """Actions (B, t, A) as features (B, t, D)."""
-        parts = self.action_encoder
-        return parts.embed(parts.patch_embed(action.transpose(1, 2)).transpose(1, 2))  # type: ignore[operator]
+        return self.action_encoder(action)
 
     def predict(self, z: Tensor, action: Tensor) -> Tensor:
         """What follows each of the latents (B, t, D), under action features (B, t, D); t at most `history`."""
-        inner = self.predictor.transformer
-        x = z + self.predictor.pos_embedding[:, : z.shape[1]]  # type: ignore[index]
-        for block in inner.layers:  # type: ignore[union-attr]
-            x = block(x, action)
-        x = inner.norm(x)  # type: ignore[operator, union-attr]
-        return self.pred_proj.net(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # type: ignore[operator, union-attr]
+        x = self.predictor(z, action)
+        return self.pred_proj(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     def step(self, z: Tensor, action: Tensor) -> Tensor:
         return self.predict(z[:, None], self.act(action[:, None]))[:, 0]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from openjepa.interop.files import State
-from openjepa.interop.hf import from_hf_ijepa, hf_ijepa_name
+from openjepa.interop.hf import hf_ijepa_name
 from openjepa.interop.layouts.record import Asked, Found, Layout, Opened, Part
 from openjepa.interop.layouts.shapes import HEADS, heads_of, shape_of, square, words
-from openjepa.interop.layouts.told import eps_of, refuse_settings, told_preprocess
+from openjepa.interop.layouts.told import eps_of, refuse_settings, renamed_vit, told_preprocess
 from openjepa.nn.vit import Size, ViT
 
 _PATCH = "embeddings.patch_embeddings.projection.weight"
@@ -27,7 +27,7 @@ def read(found: Found, asked: Asked) -> Opened:
     """Heads and sizes from config.json where there is one, else from shapes; what pictures are like from beside it."""
     state, config = found.entries[""], found.config
     heads_left = sorted(k for k in state if k.removeprefix("ijepa.").startswith(("classifier.", "pooler.")))
-    ours: State = from_hf_ijepa(state)
+    ours: State = renamed_vit(state, found)
     width, channels, patch, _ = shape_of(ours, "patch_embed.proj.weight", 4, found)
     tokens = shape_of(ours, "pos_embed", 3, found)[1]
     side = square(tokens, found, "positions")

@@ -7,9 +7,10 @@ import re
 import torch
 
 from openjepa.interop.files import State
-from openjepa.interop.hf import from_hf_ijepa, hf_ijepa_name
+from openjepa.interop.hf import hf_ijepa_name
 from openjepa.interop.layouts.record import Asked, Found, Layout, Opened, Part
 from openjepa.interop.layouts.shapes import depth_of, heads_of, shape_of, square, words
+from openjepa.interop.layouts.told import renamed_vit
 from openjepa.interop.preprocess import Preprocess
 from openjepa.nn.lewm_published import PublishedLeWM
 from openjepa.nn.vit import Size, ViT
@@ -52,6 +53,7 @@ def read(found: Found, asked: Asked) -> Opened:
         return PublishedLeWM(encoder, **sizes)
 
     size = side * patch
+    left = [k for k in state if k.startswith("encoder.pooler.")]
     notes = (f"predictor of {sizes['depth']} layers, {count} heads of {inner // count}, history {history}; actions of "
              f"{action} numbers", "z is what world.encode gives: the projected class token")  # fmt: skip
     return Opened(
@@ -59,6 +61,7 @@ def read(found: Found, asked: Asked) -> Opened:
         Preprocess(size=size, channels=channels).grey_or_colour(),
         f"{words(shape, patch)} at {size}",
         pooling="cls",
+        ignored=dict.fromkeys(left, "a pooler that nothing reads"),
         notes=notes,
     )
 
@@ -69,7 +72,7 @@ def _encoder(state: State, found: Found) -> State:
     if token[2] != table[2] or table[1] < 2:
         raise ValueError(f"{found.path} must hold a class token and positions of one width, got {token} and {table}.")
     plain = {k: v for k, v in state.items() if k not in (_CLS, _POS)}
-    ours = from_hf_ijepa(plain | {_POS: state[_POS][:, 1:]})
+    ours = renamed_vit(plain | {_POS: state[_POS][:, 1:]}, found)
     return ours | {"prefix_tokens": state[_CLS] + state[_POS][:, :1]}
 
 

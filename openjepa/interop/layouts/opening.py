@@ -119,7 +119,7 @@ def built_part(part: Part, name: str, layout: Layout, opened: Opened, found: Fou
     own = network.state_dict()
     problems = account(own, part.state, part.names)
     if problems:
-        label = f"{name} ({part.entry})" if part.entry else name
+        label = f"{name} ({part.entry})" if part.entry not in ("", name) else name
         raise ValueError(
             f"{found.path} must be a whole {layout.name} checkpoint ({opened.size}), got in its {label}: "
             f"{'; '.join(problems)}. The nearest known layout is {layout.name}: the file is damaged, or of another one."

@@ -7,11 +7,21 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from openjepa.interop.files import State
+from openjepa.interop.hf import from_hf_ijepa
 from openjepa.interop.layouts.record import Found
 from openjepa.interop.preprocess import Preprocess
 
 M = TypeVar("M", bound=nn.Module)
 PILLOW = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+
+
+def renamed_vit(state: State, found: Found) -> State:
+    """The state of a ViT of transformers under our names; errors name the file."""
+    try:
+        return from_hf_ijepa(state)
+    except ValueError as e:
+        raise ValueError(f"{found.path}: {e}") from None
 
 
 def refuse_settings(found: Found, **wanted: Any) -> None:

@@ -22,7 +22,8 @@ FRAMES, STRIDE = 16, 4
 def fits(found: Found) -> bool:
     """A table of positions that is in use: the predictor has a mask token for each kind of mask, two at most."""
     state = found.main()
-    return is_clip_encoder(state) and "pos_embed" in state and 1 <= mask_token_count(found) <= 2
+    plain = is_clip_encoder(state) and "pos_embed" in state and not found.has("predictor", "action_encoder.weight")
+    return plain and 1 <= mask_token_count(found) <= 2
 
 
 def read(found: Found, asked: Asked) -> Opened:

@@ -25,7 +25,8 @@ WHY = "a stale table: positions are rotary"
 def fits(found: Found) -> bool:
     """Without a table of positions, or with a stale one: then ten mask tokens tell it from V-JEPA."""
     state = found.main()
-    plain = is_clip_encoder(state) and "norm.weight" in state and not found.has("predictor", "action_encoder.weight")
+    plain = is_clip_encoder(state) and "norm.weight" in state and "norms_block.0.weight" not in state
+    plain = plain and not found.has("predictor", "action_encoder.weight")
     return plain and ("pos_embed" not in state or mask_token_count(found) > 2)
 
 
@@ -35,7 +36,9 @@ def read(found: Found, asked: Asked) -> Opened:
     known = clipped(found, found.entries[entry], asked, frames=FRAMES, size=size, heads=HEADS_V2)
     parts = {"encoder": encoder_part(found, entry, known, "rope-tiled", stale=STALE)}
     ignored = stale_in(found, entry, "pos_embed", WHY)
-    notes = () if told or asked.size else (f"the file does not tell the training resolution: {size} is assumed",)
+    notes: tuple[str, ...] = (
+        () if told or asked.size else (f"the file does not tell the training resolution: {size} is assumed",)
+    )
     if "predictor" in found.entries:
         parts["predictor"] = predictor_part(found, known, asked, "rope-tiled", stale=STALE)
         ignored |= stale_in(found, "predictor", "predictor_pos_embed", WHY)
