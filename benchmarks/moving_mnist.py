@@ -161,8 +161,10 @@ def one(objective: str, args: argparse.Namespace) -> dict:
     found = measured(model, head, clips, cells_of(clips), args.device)
     return {
         "seed": args.seed, "steps": done["step"], "clips_seen": done["step"] * args.batch,
-        "minutes_training": round(done["minutes"], 2), "minutes_measuring": round((time.process_time() - begin) / 60, 2),
-        "parameters": sum(p.numel() for p in model.parameters()), "positive_cells": round(float(cells.float().mean()), 4),
+        "minutes_training": round(done["minutes"], 2),
+        "minutes_measuring": round((time.process_time() - begin) / 60, 2),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "positive_cells": round(float(cells.float().mean()), 4),
         **found, "curve": done["curve"][:: max(1, len(done["curve"]) // 20)],
     }  # fmt: skip
 
@@ -171,7 +173,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("objectives", nargs="*", default=["latent", "pixels"])
     parser.add_argument("--data", required=True, help="folder with the MNIST files")
-    parser.add_argument("--minutes", type=float, default=90.0, help="core-minutes of training (minutes on a GPU); 0: none")
+    parser.add_argument(
+        "--minutes", type=float, default=90.0, help="core-minutes of training (minutes on a GPU); 0: none"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)

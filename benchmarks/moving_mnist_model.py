@@ -33,7 +33,8 @@ class Frames(nn.Module):
         super().__init__()
         w = width
         self.net = nn.Sequential(
-            conv(1, w // 4, 5, 2), BatchNorm(w // 4), nn.ReLU(), BasicBlock(w // 4, w // 2, 2), BasicBlock(w // 2, w, 2),
+            conv(1, w // 4, 5, 2), BatchNorm(w // 4), nn.ReLU(), BasicBlock(w // 4, w // 2, 2),
+            BasicBlock(w // 2, w, 2),
             BasicBlock(w, w, 1), BasicBlock(w, w, 1), nn.Conv2d(w, dim, 1),
         )  # fmt: skip
 
@@ -52,7 +53,9 @@ class Step(nn.Module):
         super().__init__()
         self.enter = nn.Conv2d(CONTEXT * dim, width, 3, padding=1)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
+            nn.Sequential(
+                nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
+            )
             for _ in range(blocks)
         )  # fmt: skip
         self.leave = nn.Conv2d(width, dim, 1)
@@ -95,7 +98,10 @@ class Rollout(nn.Module):
         if objective not in ("latent", "pixels"):
             raise ValueError(f"objective must be latent or pixels, got {objective!r}.")
         self.objective, self.steps, self.starts, self.dim = objective, steps, starts, dim
-        self.std, self.cov = std, cov / (dim - 1)  # core.spread.covariance divides by D, the published code by D (D - 1)
+        self.std, self.cov = (
+            std,
+            cov / (dim - 1),
+        )  # core.spread.covariance divides by D, the published code by D (D - 1)
         self.encoder, self.predictor = Frames(dim, width), Step(dim, width, blocks)
         self.decoder = Pictures(dim, width) if objective == "pixels" else None
 

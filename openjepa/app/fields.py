@@ -144,7 +144,7 @@ def type_name(annotation: Any) -> str:
     if origin is tuple:
         return "[" + ", ".join("..." if a is ... else type_name(a) for a in args) + "]"
     if args and (origin is Union or "Union" in type(annotation).__name__):
-        return "|".join(type_name(a) for a in args)
+        return "|".join(dict.fromkeys(type_name(a) for a in args))
     if config_class(annotation) is not None:
         return "group"
     return getattr(annotation, "__name__", str(annotation))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from openjepa.app.measuring import as_pictures
 from openjepa.app.report import Neighbours, ReportInputs, read_run, report
 from openjepa.app.requests import LookRequest, refuse
 from openjepa.app.runs import Run
@@ -16,6 +17,7 @@ from openjepa.app.subjects import prepared, sample
 from openjepa.app.world_report import read_world
 from openjepa.core.types import Clock, Pictures, Seen
 from openjepa.data import PictureStream, Source
+from openjepa.data.clips.config import ClipConfig
 from openjepa.data.config import DataConfig
 from openjepa.interop.preprocess import Preprocess
 from openjepa.methods import METHODS, Method
@@ -35,6 +37,10 @@ def look_at(run: Run, asked: LookRequest) -> dict[str, Any]:
     inputs = read_run(run.path)
     if isinstance(run.config.data, DataConfig):
         inputs = with_pictures(run, inputs, asked)
+    elif isinstance(run.config.data, ClipConfig):
+        from openjepa.app.clip_looking import with_clips
+
+        inputs = with_clips(run, inputs, asked)
     else:
         refuse(asked, ("out", "device"), str(run.path))
         inputs = replace(inputs, world=read_world(run.path))
@@ -47,7 +53,7 @@ def with_pictures(run: Run, inputs: ReportInputs, asked: LookRequest) -> ReportI
         return inputs
     device = resolve_device(asked.device)
     method, preprocess = rebuilt(run, device)
-    source = prepared(asked.data or run.pictures, preprocess)
+    source = prepared(as_pictures(asked.data) or run.pictures, preprocess)
     gallery, labels = sample(source, asked.gallery, run.config.seed, device)
     pictures = as_shown(gallery, preprocess)
     first = gallery[: asked.pictures]

@@ -14,6 +14,8 @@ from openjepa.app.requests import CompareRequest, ProbeRequest
 from openjepa.app.runs import Run
 from openjepa.app.subjects import Sides, Subject, labelled, of_run, subject
 from openjepa.config import nearest
+from openjepa.data.clips.config import ClipConfig
+from openjepa.data.config import DataConfig
 from openjepa.data.episodes.config import EpisodeConfig
 from openjepa.probe import PROBES
 from openjepa.train.launch import resolve_device
@@ -23,16 +25,20 @@ NEEDS_ENCODER = ("finetune",)  # probes that train the encoder itself: raw pixel
 
 def probe_run(run: Run, asked: ProbeRequest) -> dict[str, Any]:
     """Every kind of probe on one run; the result also goes to eval/NAME.json in its folder. World models are measured
-    by `openjepa.app.world_probe`."""
+    by `openjepa.app.world_probe`, runs on clips by `openjepa.app.clip_measuring`."""
     if isinstance(run.config.data, EpisodeConfig):
         from openjepa.app.world_probe import probe_world
 
         return probe_world(run, asked)
+    if isinstance(run.config.data, ClipConfig):
+        from openjepa.app.clip_measuring import probe_clips
+
+        return probe_clips(run, asked)
     device = resolve_device(asked.device)
     measured = of_run(run, asked.weights, device)
-    test = labelled(asked.data or run.pictures, asked.test, measured.preprocess, asked.seed)
+    test = labelled(as_pictures(asked.data) or run.pictures, as_pictures(asked.test), measured.preprocess, asked.seed)
     result = {"run": str(run.path), **test.about(), **choices(asked), "scores": scores(measured, test, asked, device)}
-    file = run.path / "eval" / f"{asked.name or name_of(test)}.json"
+    file = run.path / "eval" / f"{asked.name or named(test.train.path)}.json"
     write(file, result)
     return {**result, "file": str(file)}
 
@@ -43,10 +49,16 @@ def compare_items(items: Sequence[str | Path | Run], asked: CompareRequest) -> d
         raise ValueError("compare must be given runs, got none. Do openjepa compare RUN pixels init data=LABELLED.")
     runs = [i if isinstance(i, Run) else Run(i) for i in items if i not in ("pixels", "init")]
     first = runs[0] if runs else None
+    if first is not None and isinstance(first.config.data, ClipConfig):
+        from openjepa.app.clip_measuring import compare_clips
+
+        return compare_clips(items, first, asked)
     device = resolve_device(asked.device)
     subjects = [subject(i, first, asked.weights, device) for i in items]
     assert first is not None
-    test = labelled(asked.data or first.pictures, asked.test, subjects[0].preprocess, asked.seed)
+    test = labelled(
+        as_pictures(asked.data) or first.pictures, as_pictures(asked.test), subjects[0].preprocess, asked.seed
+    )
     table = {
         s.name: {row.pop("name"): row for row in scores(s, test, asked, device)} for s in unique(subjects)
     }  # fmt: skip
@@ -80,15 +92,21 @@ def choices(asked: ProbeRequest) -> dict[str, Any]:
     return {"weights": asked.weights, "layers": layers, "pooling": asked.pooling, "seed": asked.seed}
 
 
-def name_of(test: Sides) -> str:
-    """A file name from the data: letters, digits and dashes.
+def as_pictures(data: DataConfig | ClipConfig | None) -> DataConfig | None:
+    """Settings of pictures; a `ValueError` for some that only clips have."""
+    if isinstance(data, ClipConfig):
+        raise ValueError(f"data must be pictures for a run on pictures, got settings of clips: {data.path}.")
+    return data
 
-    >>> from openjepa.data.config import DataConfig
-    >>> name_of(Sides(DataConfig(path="photos/cats/"), DataConfig(path="photos/cats/"), None, None))
-    'cats'
+
+def named(path: str) -> str:
+    """A file name from where the data are: letters, digits and dashes.
+
+    >>> named("photos/cats/"), named("a/train.parquet"), named("bouncing-shapes:50")
+    ('cats', 'a-train', 'bouncing-shapes-50')
     """
-    last = Path(test.train.path.rstrip("/")).stem or "data"
-    parent = Path(test.train.path).parent.name if last in ("train", "test") else ""
+    last = Path(path.rstrip("/")).stem or "data"
+    parent = Path(path).parent.name if last in ("train", "test") else ""
     return "".join(c if c.isalnum() else "-" for c in (f"{parent}-{last}" if parent else last)).strip("-") or "data"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -20,6 +20,9 @@ from openjepa.app import gallery, scores, sections, world_report
 from openjepa.app.world_report import WorldParts
 from openjepa.config import read_yaml
 from openjepa.probe.verdict import Verdict, verdict
+
+if TYPE_CHECKING:
+    from openjepa.app.clip_looking import ClipParts
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class ReportInputs:
     neighbours    nearest pictures of some queries
     probes        name of a file in eval/ -> its content
     files         (name, bytes) of the run folder
+    clips         films of a run on clips: `openjepa.app.clip_looking.with_clips`
     world         what is known of a world model: `openjepa.app.world_report.read_world`; None for a run on pictures
     beside        other runs to show next to this one: verdicts and the main curves
     """
@@ -69,6 +73,7 @@ class ReportInputs:
     neighbours: Neighbours | None = None
     probes: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[tuple[str, int]] = ()
+    clips: ClipParts | None = None
     world: WorldParts | None = None
     beside: Sequence[ReportInputs] = ()
 
@@ -118,7 +123,12 @@ def page(inputs: ReportInputs) -> str:
 
 
 def worth(inputs: ReportInputs) -> tuple[str, ...]:
-    """Of a run on pictures: what it sees, and what its features are worth."""
+    """Of a run on pictures or clips: what it sees, and what its features are worth."""
+    if inputs.clips is not None:
+        from openjepa.app.clip_looking import clips_near, clips_seen
+
+        seen = (clips_seen(inputs.clips, inputs.folder), clips_near(inputs.clips, inputs.folder))
+        return (*seen, scores.probes(inputs.probes, inputs.folder))
     return (
         gallery.pictures(inputs.pictures, inputs.feature_maps, inputs.masks, inputs.views, inputs.folder),
         gallery.neighbours(inputs.neighbours, inputs.folder),

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationError
 
-from openjepa.config import Config
+from openjepa.config import Config, explain
+from openjepa.data.clips.config import ClipConfig
 from openjepa.data.config import DataConfig
+
+
+def pictures_or_clips(value: Any) -> Any:
+    """Settings of pictures, or of clips where only these have such settings. A run on clips reads both as its own."""
+    if value is None or isinstance(value, Config):
+        return value
+    try:
+        return DataConfig.model_validate(value)
+    except ValidationError as pictures:
+        try:
+            return ClipConfig.model_validate(value)
+        except ValidationError:
+            raise ValueError(explain(pictures)) from None
+
+
+Data = Annotated[DataConfig | ClipConfig | None, BeforeValidator(pictures_or_clips)]
 
 
 class ProbeRequest(Config):
@@ -16,13 +33,16 @@ class ProbeRequest(Config):
     `data` is what the probes learn from and `test` what they are measured on. Without `test`, the source's own test
     split is used where it has one, else a fifth of `data`, drawn per class. Without `data`, the run's own.
 
+    A run on clips is asked for labels where there are some, for positions and velocities where the source knows them,
+    and whether frames are in order; more kinds=[order,reversed,speed,motion] are its own.
+
     A world model is measured on its held-out episodes instead, and takes seed, batch_size and device alone: what z
     holds of every variable, how far imagined futures drift, and whether actions matter.
     """
 
     shorthand: ClassVar[str] = "data"
-    data: DataConfig | None = None
-    test: DataConfig | None = None
+    data: Data = None
+    test: Data = None
     kinds: tuple[str, ...] = Field(("linear", "knn", "fewshot"), description="openjepa list probes")
     layers: tuple[int, ...] | None = Field(None, description="blocks whose features are joined; by default the last")
     pooling: str = Field("mean", description="mean, max, cls, or several joined by +")
@@ -37,7 +57,7 @@ class EmbedRequest(Config):
     """Features of every picture, with its name and its label: .parquet, .npy or .npz."""
 
     shorthand: ClassVar[str] = "data"
-    data: DataConfig | None = Field(None, description="by default the run's own")
+    data: Data = Field(None, description="by default the run's own")
     out: str | None = Field(None, description="file to write; its ending is the format")
     layers: tuple[int, ...] | None = None
     pooling: str = "mean"
@@ -52,20 +72,23 @@ class LookRequest(Config):
 
     shorthand: ClassVar[str] = "out"
     out: str | None = Field(None, description="by default report.html in the run folder")
-    data: DataConfig | None = Field(None, description="pictures to show; by default the run's own")
+    data: Data = Field(None, description="pictures or clips to show; by default the run's own")
     pictures: int = Field(12, ge=1, le=64, description="shown with feature maps, masks and nearest neighbours")
     gallery: int = Field(512, ge=16, description="pictures among which the neighbours are looked for")
     device: str = "auto"
 
 
 class CompareRequest(ProbeRequest):
-    """Runs, raw pixels ("pixels") and the untrained encoder ("init") in one table, on the same pictures."""
+    """Runs, raw pixels ("pixels") and the untrained encoder ("init") in one table, on the same pictures.
+
+    When the first run is one on clips, all are measured on its clips; a run on pictures then looks at every frame.
+    """
 
     out: str | None = Field(None, description="JSON file to write")
 
 
 class ExportRequest(Config):
-    """Weights for other programs: `openjepa` (safetensors and a card), `hf` (transformers' IJepaModel) or `onnx`."""
+    """Weights for other programs: `openjepa` (safetensors and a card), `hf` (transformers' layout) or `onnx`."""
 
     shorthand: ClassVar[str] = "to"
     to: str

@@ -77,7 +77,8 @@ def scores(result: Mapping[str, Any]) -> str:
         return world(result)
     rows = [[row["name"], *_score(row)] for row in result["scores"]]
     about = f"{result['run']} on {result['data']}, measured on {result['test']}"
-    return "\n".join([about, "", grid(["probe", "accuracy", "95 % interval"], rows), "", f"Saved: {result['file']}"])
+    head = "accuracy" if all("accuracy" in row for row in result["scores"]) else "value"
+    return "\n".join([about, "", grid(["probe", head, "95 % interval"], rows), "", f"Saved: {result['file']}"])
 
 
 def world(result: Mapping[str, Any]) -> str:
@@ -103,9 +104,11 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _score(row: Mapping[str, Any]) -> tuple[str, str]:
     """
-    >>> _score({"accuracy": 0.5, "low": 0.25, "high": 0.75})
-    ('50.0 %', '[25.0, 75.0]')
+    >>> _score({"accuracy": 0.5, "low": 0.25, "high": 0.75}), _score({"r2": 0.5, "low": 0.25, "high": 0.75})
+    (('50.0 %', '[25.0, 75.0]'), ('0.500', '[0.250, 0.750]'))
     """
+    if "accuracy" not in row:  # R2, RMSE: no share
+        return f"{row.get('r2', row.get('value')):.3f}", f"[{row['low']:.3f}, {row['high']:.3f}]"
     return f"{100 * row['accuracy']:.1f} %", f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 

@@ -136,9 +136,10 @@ class _Both(nn.Module):
 def export_onnx(model: Model, to: str | Path, *, card: Card | None = None) -> Path:
     """One .onnx file: "pictures" (batch, C, size, size), normalised -> "tokens" (batch, N, D), "pooled" (batch, D).
 
-    Of an encoder of clips the input is "clips" (batch, T, C, size, size). The batch is free, the size is fixed. How pictures are prepared, and the facts of `card`, go into the metadata of
-    the file. After writing, the file is run in onnxruntime on batches of 1 and 3 where that is installed, and must
-    agree with the encoder. Needs onnx and onnxscript: pip install 'openjepa[onnx]'.
+    Of an encoder of clips the input is "clips" (batch, T, C, size, size). The batch is free, the size is fixed. How
+    pictures are prepared, and the facts of `card`, go into the metadata of the file. After writing, the file is run in
+    onnxruntime on batches of 1 and 3 where that is installed, and must agree with the encoder. Needs onnx and
+    onnxscript: pip install 'openjepa[onnx]'.
     """
     path, p = Path(to), model.preprocess
     if path.suffix != ".onnx":

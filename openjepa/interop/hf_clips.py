@@ -1,4 +1,4 @@
-"""Networks on clips under the names of transformers' VJEPA2Model. Renaming only; what cannot be said there is refused."""
+"""Networks on clips under the names of transformers' VJEPA2Model: renaming only; what has no place there is refused."""
 
 from __future__ import annotations
 

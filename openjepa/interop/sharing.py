@@ -46,8 +46,8 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, weights: W
     try:
         folder = snapshot_download(str(name), revision=revision, allow_patterns=list(FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as e:
-        raise ValueError(f"{name} must be there on the Hub, got: {str(e).splitlines()[0]}. Check name, net and login.") \
-            from None  # fmt: skip
+        why = str(e).splitlines()[0]
+        raise ValueError(f"{name} must be there on the Hub, got: {why}. Check name, net and login.") from None
     return load(folder, weights=weights)
 
 

@@ -27,6 +27,26 @@ def pixels(*, size: int | None = None) -> Callable[[Tensor], Tensor]:
     return flat
 
 
+def clip_pixels(*, most: int = 2**15) -> Callable[[Tensor], Tensor]:
+    """Clips as their own features, frame by frame: (B, T, C, H, W) -> (B, T, C h w).
+
+    Frames are averaged down until a clip has at most `most` numbers, since a linear map on more has nothing to hold it.
+
+    >>> clip_pixels(most=1000)(torch.ones(2, 10, 1, 16, 16)).shape
+    torch.Size([2, 10, 64])
+    """
+
+    def flat(clips: Tensor) -> Tensor:
+        frames, side = clips.flatten(0, 1), clips.shape[-1]
+        while clips.shape[1] * clips.shape[2] * side * side > most and side > 1:
+            side //= 2
+        if side != clips.shape[-1]:
+            frames = F.adaptive_avg_pool2d(frames, side)
+        return frames.flatten(1).unflatten(0, clips.shape[:2])  # (B, T, C h w)
+
+    return flat
+
+
 def untrained(
     cfg: EncoderConfig | str,
     *,

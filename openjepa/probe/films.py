@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from openjepa.probe.clips import steps_of
-from openjepa.probe.pictures import pca_maps, show
+from openjepa.probe.pictures import pca_maps, show, to_uint8
 
 GAP = 2  # pixels between the clip and its features
 
@@ -46,3 +46,20 @@ def side_by_side(frames: Tensor, maps: Tensor) -> Tensor:
     which = steps_of(frames.shape[1], maps.shape[1])
     gap = torch.full((*frames.shape[:-1], GAP), 255, dtype=torch.uint8, device=frames.device)
     return torch.cat([frames, gap, maps[:, which.to(maps.device)]], -1)
+
+
+def tube_overlay(frames: Tensor, context: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """What the encoder of a masked method is shown of clips: hidden tubelets fade to grey, (B, T, 3, H, W) uint8.
+
+    frames   (B, T, 3, H, W) uint8;  context (B, K) token numbers of `grid` (t, h, w) that are kept
+
+    >>> seen = tube_overlay(torch.full((1, 2, 3, 4, 4), 200, dtype=torch.uint8), torch.tensor([[0]]), (1, 2, 2))
+    >>> seen[0, 1, 0, 0, 0].item(), seen[0, 1, 0, 3, 3].item() < 200
+    (200, True)
+    """
+    t, h, w = grid
+    kept = torch.zeros(len(context), t * h * w, device=frames.device).scatter_(1, context.to(frames.device), 1.0)
+    cells = kept.view(-1, t, h, w)[:, steps_of(frames.shape[1], t).to(frames.device)]  # (B, T, h, w)
+    shown = F.interpolate(cells, frames.shape[-2:], mode="nearest")[:, :, None] > 0.5
+    pictures = frames.float() / 255
+    return to_uint8(torch.where(shown, pictures, 0.5 + 0.08 * (pictures - 0.5)))

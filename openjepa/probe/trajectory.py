@@ -59,15 +59,15 @@ def trajectory(
 
         R^2_k = 1 - sum (prediction - target)^2 / sum (target - mean target)^2,   over clips and time steps
 
-    train, test   tokens (B, t N, D) of clips, time first; (B, D), one vector for a clip, counts for every step of it
+    train, test   tokens (B, t N, D) of clips, time first; or (B, D), one vector for a clip, with `times=1`
     targets       (B, T, K) per frame; T a multiple of t: a step of several frames is asked for their mean
     pooling       "mean" over the tokens of a step, or "flatten": behind one another
     names         of the K variables
 
-    Where the features do not lie apart in time, or `times` is 1, all frames of a clip are asked for at once. One linear
-    map serves all time steps, and knows nothing of their number. The penalty is chosen on the training clips
-    (leave-one-out); at most 4,096 rows are fitted where there are more features than that, evenly drawn. Intervals
-    draw whole clips, since frames of one clip are not independent.
+    One linear map serves all time steps, and knows nothing of their number. With `times=1`, for features of the whole
+    clip, the variables of all its frames are asked for at once, each by a map of its own. The penalty is chosen on the
+    training clips (leave-one-out); at most 4,096 rows are fitted where there are more features than that, evenly drawn.
+    Intervals draw whole clips, since frames of one clip are not independent.
 
     >>> z = torch.randn(60, 8, 4); where = z[..., :2].repeat_interleave(2, 1)  # 8 steps of two frames
     >>> found = trajectory(z[:40], where[:40], z[40:], where[40:], times=8, names=("x", "y"))
@@ -77,22 +77,23 @@ def trajectory(
     a, b = (pooled_frames(z.float(), times, how=pooling) for z in (train, test))  # (B, t, F)
     if not (bool(a.isfinite().all()) and bool(b.isfinite().all())):
         raise ValueError("features must be finite, got nan or inf. The run has diverged: probe an earlier checkpoint.")
-    y, want = (_per_step(targets, times) for targets in (train_targets, test_targets))  # (B, t, K)
+    steps_asked = train_targets.shape[1] if times == 1 else times
+    y, want = (_per_step(targets, steps_asked) for targets in (train_targets, test_targets))  # (B, t, K)
     if len(a) != len(y) or len(b) != len(want):
         raise ValueError(f"targets must be one per clip, got {len(y)} and {len(want)} for {len(a)} and {len(b)}.")
     names = tuple(names or (str(i) for i in range(y.shape[-1])))
     if len(names) != y.shape[-1] or want.shape[-1] != y.shape[-1]:
         raise ValueError(f"names must be as many as the {y.shape[-1]} variables, got {len(names)}.")
-    rows, labels = a.flatten(0, 1), y.flatten(0, 1)
+    rows, labels = a.flatten(0, 1), (y.flatten(1) if times == 1 else y.flatten(0, 1))
     if rows.shape[1] > MOST and len(rows) > MOST:
         kept = torch.linspace(0, len(rows) - 1, MOST).round().long()
         rows, labels = rows[kept], labels[kept]
     scale = labels.std(0).clamp_min(1e-12)
     found = ridge(rows, labels / scale)
-    error = (found(b.flatten(0, 1)) * scale).unflatten(0, b.shape[:2]).double() - want.double()  # (B, t, K)
+    error = (found(b.flatten(0, 1)) * scale).view(want.shape).double() - want.double()  # (B, t, K)
     draws = torch.randint(len(b), (resamples, len(b)), generator=torch.Generator().manual_seed(seed))
     ends = torch.quantile(_drawn(error, want.double(), draws), torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
-    steps = [tuple(r2(error[:, i], want[:, i].double()).tolist()) for i in range(times)]
+    steps = [tuple(r2(error[:, i], want[:, i].double()).tolist()) for i in range(steps_asked)]
     settings = {
         "l2": found.l2, "trained_on": len(rows), "features": rows.shape[1], "pooling": pooling, "times": times,
         "interval": "test clips",
@@ -101,6 +102,34 @@ def trajectory(
         names, tuple(r2(error.flatten(0, 1), want.double().flatten(0, 1)).tolist()),
         tuple(Interval(*pair) for pair in ends.T.tolist()), tuple(steps), len(b), settings,
     )  # fmt: skip
+
+
+def motion(factors: Mapping[str, Any]) -> tuple[tuple[str, ...], Tensor]:
+    """Names and values (n, T, K) of what moves in drawn clips: "position" and "velocity", each (n, T, objects, 2).
+
+    Of several objects: their mean, which does not depend on which is which, and the first one's own, where the first is
+    the one whose identity ("digit" or "shape") is lower. To know the first one's place, features must hold what is
+    where; the mean can be had from brightness alone. Clips of two equal objects have no first: its values are nan.
+
+    >>> import numpy as np
+    >>> known = {"position": np.zeros((3, 5, 2, 2)), "velocity": np.ones((3, 5, 2, 2))}
+    >>> known["digit"] = np.array([[[1, 7]] * 5] * 3)
+    >>> names, values = motion(known)
+    >>> names[:4], values.shape
+    (('x', 'y', 'vx', 'vy'), torch.Size([3, 5, 8]))
+    """
+    found = [torch.tensor(factors[name]).float() for name in ("position", "velocity")]  # (n, T, objects, 2)
+    mean = torch.cat([x.mean(2) for x in found], -1)
+    names = ("x", "y", "vx", "vy")
+    identity = factors.get("digit", factors.get("shape"))
+    if found[0].shape[2] == 1 or identity is None:
+        return names, mean
+    who = torch.tensor(identity)  # (n, T, objects)
+    order = who.argsort(dim=-1, stable=True)[..., :1, None].expand(-1, -1, -1, 2)
+    first = torch.cat([x.gather(2, order)[:, :, 0] for x in found], -1)
+    low = who.sort(-1).values
+    first = torch.where((low[..., 0] == low[..., 1])[..., None], torch.nan, first)
+    return (*names, *(f"{name} of the first" for name in names)), torch.cat([mean, first], -1)
 
 
 def _per_step(targets: Tensor, times: int) -> Tensor:
