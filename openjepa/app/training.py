@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from openjepa.app.clip_watching import of_clips
 from openjepa.app.frozen import frozen, frozen_encoder
 from openjepa.app.runs import Run
 from openjepa.app.subjects import labelled, sample
 from openjepa.data import Source
+from openjepa.data.clips import ClipSource
+from openjepa.data.clips.config import ClipConfig
 from openjepa.data.config import DataConfig
 from openjepa.data.episodes import WindowStream
 from openjepa.interop.preprocess import Preprocess
@@ -62,6 +65,8 @@ def observers(run: RunConfig, method: Method, data: Data) -> list[Observer]:
     if isinstance(data, WindowStream):
         seen = data.sample(min(HEALTH, run.probe.limit), run.seed)
         return [Monitor(seen, start=method, windows=True)] if len(seen) >= FEWEST else []
+    if isinstance(data, ClipSource):
+        return of_clips(run, method, data, resolve_device(run.device))
     return of_pictures(run, method, data)
 
 
@@ -86,6 +91,7 @@ def online(run: RunConfig, source: Source, device: torch.device) -> list[Observe
     """The probe on labelled pictures; none when `probe.limit` leaves too few of them."""
     preprocess = Preprocess(source.size, source.channels, source.mean, source.std)
     assert isinstance(run.data, DataConfig)  # a method that eats pictures has no other
+    assert not isinstance(run.probe.data, ClipConfig)
     sides = labelled(run.probe.data or run.data, None, preprocess, run.seed)
     learn, measure = sides.some(preprocess, run.probe.limit, run.seed, device)
     enough = len(np.unique(learn.labels)) > 1 and len(measure.labels) > 0

@@ -46,8 +46,9 @@ class Monitor:
     """An observer that measures the features of the same pictures at every look.
 
     pictures    (N, C, H, W) normalised, without augmentation; a few hundred to two thousand, drawn from the data
-    windows     they are single observations of a world model, (N, S) or (N, C, H, W), and the method's features are z,
-                (N, D) or (N, N', D): then no measure is taken that asks for views, or for pictures of things
+    windows     they are single observations of a world model, (N, S) or (N, C, H, W), or clips, (N, T, C, H, W), and
+                the method's features are z, (N, D) or (N, N', D): then no measure is taken that asks for views, or for
+                pictures of things
     labels      (N,) classes or -1, only for the kNN accuracy; None when there are none
     batch_size  pictures encoded at once
     start       the method before its first step: measured at once and reported with the first look, as
@@ -78,7 +79,7 @@ class Monitor:
         start: nn.Module | None = None,
         windows: bool = False,
     ) -> None:
-        if (pictures.dim() != 4 and not (windows and pictures.dim() == 2)) or not 16 <= len(pictures) <= LARGEST:
+        if (pictures.dim() != 4 and not (windows and pictures.dim() in (2, 5))) or not 16 <= len(pictures) <= LARGEST:
             raise ValueError(
                 f"pictures must be 16 to {LARGEST} normalised pictures (N, C, H, W), got {tuple(pictures.shape)}. "
                 "Take a sample of the data."
