@@ -67,15 +67,16 @@ def read_weights(path: Path) -> State:
             return load_file(path)
         except SafetensorError as e:
             raise ValueError(f"{path} must be a whole .safetensors file, got damage ({e}). Copy it again.") from None
-    found = _unpickle(path)
+    found = _unpickle(path, mapped=kind == "zip")
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold named tensors, got {type(found).__name__}. Save model.state_dict().")
     return found
 
 
-def _unpickle(path: Path) -> Any:
+def _unpickle(path: Path, mapped: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # mapped: of a file with an optimiser and two encoders only what is used is ever read
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError:
         raise ValueError(f"{path} {CODE}") from None
     except (RuntimeError, SafetensorError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError) as e:

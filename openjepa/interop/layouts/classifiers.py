@@ -39,7 +39,7 @@ def _read_2(found: Found, asked: Asked) -> Opened:
 
 def _read(found: Found, asked: Asked, heads: dict[int, int], why: str) -> Opened:
     entry = _entry(found)
-    state: State = {k: v for k, v in found.entries[entry].items() if k not in UNUSED}
+    state: State = {k: v for k, v in found.group(entry).items() if k not in UNUSED}
     classes, width = shape_of(state, "linear.weight", 2, found)
     count = heads_of("classifier", width, heads, asked, found)
     blocks = depth_of(state, "pooler.blocks.")

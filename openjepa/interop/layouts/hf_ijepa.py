@@ -25,7 +25,7 @@ def fits(found: Found) -> bool:
 
 def read(found: Found, asked: Asked) -> Opened:
     """Heads and sizes from config.json where there is one, else from shapes; what pictures are like from beside it."""
-    state, config = found.entries[""], found.config
+    state, config = found.group(""), found.config
     heads_left = sorted(k for k in state if k.removeprefix("ijepa.").startswith(("classifier.", "pooler.")))
     ours: State = renamed_vit(state, found)
     width, channels, patch, _ = shape_of(ours, "patch_embed.proj.weight", 4, found)

@@ -13,6 +13,7 @@ from openjepa.interop.layouts.clips import Clipped
 from openjepa.interop.layouts.record import Asked, Found, Layout, Opened, Part
 from openjepa.interop.layouts.shapes import HEADS_V2, depth_of, heads_of, shape_of, words
 from openjepa.interop.layouts.told import eps_of, refuse_settings
+from openjepa.interop.preprocess import ClipPreprocess
 from openjepa.nn.attentive import PublishedClassifier
 from openjepa.nn.clip_predictor import ClipPredictor
 from openjepa.nn.clip_vit import ClipViT
@@ -115,7 +116,7 @@ def fits(found: Found) -> bool:
 
 
 def read(found: Found, asked: Asked) -> Opened:
-    config, parts = found.config, renamed(found.entries[""], found)
+    config, parts = found.config, renamed(found.group(""), found)
     refuse_settings(found, hidden_act="gelu", qkv_bias=True)
     state = parts["encoder"]
     width, channels, tubelet, patch, _ = shape_of(state, "patch_embed.proj.weight", 5, found)
@@ -143,10 +144,19 @@ def read(found: Found, asked: Asked) -> Opened:
         )), parts["classifier"], _theirs("classifier"))  # fmt: skip
     return Opened(
         made,
-        known.preprocess(fps=4.0),
+        _as_told(known.preprocess(fps=4.0), found),
         f"{words(known.shape, patch)} at {known.size}, {known.frames} frames",
         notes=("the published files of this kind hold the online encoder, not the target",),
     )
+
+
+def _as_told(prepared: ClipPreprocess, found: Found) -> ClipPreprocess:
+    """With the mean and deviation of the processor beside the weights, where there is one."""
+    told = found.prepared
+    if "image_mean" not in told or "image_std" not in told:
+        return prepared
+    values = prepared.as_dict() | {"mean": list(told["image_mean"]), "std": list(told["image_std"])}
+    return ClipPreprocess.from_dict(values, str(found.path))
 
 
 def _predictor(found: Found, asked: Asked, known: Clipped, state: State) -> Part:

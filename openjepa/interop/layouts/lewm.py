@@ -26,7 +26,7 @@ def fits(found: Found) -> bool:
 
 
 def read(found: Found, asked: Asked) -> Opened:
-    state = found.entries[""]
+    state = found.group("")
     vit = _encoder({k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}, found)
     rest = {k: v for k, v in state.items() if not k.startswith("encoder.")}
     width, channels, patch, _ = shape_of(vit, "patch_embed.proj.weight", 4, found)

@@ -26,7 +26,7 @@ def load_layout(path: Path, asked: Asked, *, family: str | None = None, classifi
         raise ValueError(
             f"{path} must hold an encoder, got a {layout.name} alone ({opened.size}). Do load(ENCODER, classifier=...)."
         )
-    notes = list(opened.notes)
+    notes = remarks(layout, opened)
     if classifier is not None:
         built["classifier"], note = _classifier(classifier, encoder, asked)
         notes.append(note)
@@ -50,12 +50,23 @@ def _classifier(path: Path, encoder: Encoder, asked: Asked) -> tuple[nn.Module, 
     return built["classifier"], f"{layout.name} from {path}: {opened.size}; {layout.licence}"
 
 
+def bare(layout: Layout, opened: Opened) -> bool:
+    """Whether nothing but the tensors says what a file is: anybody's code may have saved it."""
+    return all(part.entry == "" for part in opened.parts.values()) and "transformers" not in layout.name
+
+
 def licence(layout: Layout, opened: Opened) -> str:
     """Of published weights; a bare state may be anybody's."""
     if opened.licence is not None:
         return opened.licence
-    bare = all(part.entry == "" for part in opened.parts.values()) and "transformers" not in layout.name
-    return f"that of whoever trained it; published {layout.name}: {layout.licence}" if bare else layout.licence
+    whose = f"that of whoever trained it; published {layout.name}: {layout.licence}"
+    return whose if bare(layout, opened) else layout.licence
+
+
+def remarks(layout: Layout, opened: Opened) -> list[str]:
+    """What a user should read."""
+    told = [f"a bare state: that it is {layout.name} is concluded from its tensors alone"]
+    return [*opened.notes, *(told if bare(layout, opened) else [])]
 
 
 def about(path: Path, asked: Asked | None = None) -> dict[str, Any]:
@@ -72,7 +83,7 @@ def about(path: Path, asked: Asked | None = None) -> dict[str, Any]:
         "preprocess": opened.preprocess.as_dict(),
         "ignored": dict(opened.ignored),
         "not taken": list(opened.also),
-        "notes": list(opened.notes),
+        "notes": remarks(layout, opened),
     }
 
 

@@ -41,6 +41,13 @@ class Found:
                 return self.entries[name]
         return {}
 
+    def group(self, entry: str) -> State:
+        """The tensors of an entry; a `ValueError` when there is none."""
+        if entry not in self.entries:
+            got = ", ".join(e or "a bare state" for e in self.entries) or "no tensors"
+            raise ValueError(f"{self.path} must hold {entry or 'a bare state'}, got {got}. Name another family.")
+        return self.entries[entry]
+
     def has(self, entry: str, *keys: str) -> bool:
         """Whether an entry is there and holds all of these keys."""
         return entry in self.entries and all(k in self.entries[entry] for k in keys)

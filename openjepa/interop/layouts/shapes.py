@@ -135,5 +135,6 @@ def choose(found: Found, asked: Asked, targets: tuple[str, ...]) -> tuple[str, s
         both_alike(found, target, online)
     if target is not None and asked.weights != "encoder":
         return target, "teacher", [online] if online is not None else []
-    assert online is not None
+    if online is None:
+        raise ValueError(f"{found.path} must hold an encoder, got {', '.join(found.entries) or 'no tensors'}.")
     return online, "encoder", [target] if target is not None else []

@@ -11,7 +11,7 @@ from openjepa.interop.layouts.clips import (
     predictor_part,
 )
 from openjepa.interop.layouts.record import Asked, Found, Layout, Opened
-from openjepa.interop.layouts.shapes import HEADS_V2, choose, words
+from openjepa.interop.layouts.shapes import HEADS_V2, choose, shape_of, words
 from openjepa.nn.clip_vit import LEVELS, level_blocks
 
 FRAMES, FPS, SIZE = 64, 4.0, 384
@@ -26,6 +26,7 @@ def read(found: Found, asked: Asked) -> Opened:
     entry, weights, also = choose(found, asked, ("ema_encoder", "target_encoder"))
     state = found.entries[entry]
     known = clipped(found, state, asked, frames=FRAMES, size=SIZE, heads=HEADS_V2)
+    shape_of(state, "norms_block.0.weight", 1, found)
     count = sum(k.startswith("norms_block.") and k.endswith(".weight") for k in state)
     depth = known.shape.depth
     levels = level_blocks(depth, min(count, depth)) or (depth - 1,)

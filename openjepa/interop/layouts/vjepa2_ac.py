@@ -25,7 +25,7 @@ def fits(found: Found) -> bool:
 def read(found: Found, asked: Asked) -> Opened:
     entry, weights, also = choose(found, asked, ("target_encoder",))
     known = clipped(found, found.entries[entry], asked, frames=FRAMES, size=SIZE, heads=HEADS_V2)
-    state, dim = found.entries["predictor"], known.shape.width
+    state, dim = found.group("predictor"), known.shape.width
     width = shape_of(state, "predictor_embed.weight", 2, found)[0]
     told = {name: shape_of(state, f"{name}_encoder.weight", 2, found)[1] for name in ("action", "state", "extrinsics")}
     heads = heads_of("predictor", width, {1024: 16}, asked, found)

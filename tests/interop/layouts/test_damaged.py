@@ -10,6 +10,7 @@ import torch
 
 import openjepa
 from openjepa.interop import load
+from openjepa.interop.layouts import LAYOUTS
 from tests.interop.layouts import published as p
 
 M = "module.backbone."
@@ -278,6 +279,22 @@ def test_heads_that_nobody_tells(tmp_path):
         load(path, heads=2, family="V-JEPA 3")
     with pytest.raises(ValueError, match="must hold target_encoder, got none"):
         load(p.saved(p.vjepa2_ac(), tmp_path), heads=p.HEADS_ASKED, weights="teacher")
+
+
+@pytest.mark.parametrize("family", LAYOUTS)
+def test_a_family_that_a_file_is_not(family, tmp_path):
+    """Named by the user, it is held to that layout as strictly: no other error comes out than a sentence."""
+    written = {"I-JEPA": p.ijepa, "V-JEPA": p.vjepa, "V-JEPA 2": p.vjepa2, "V-JEPA 2.1": p.vjepa21, "LeWM": p.lewm}
+    written |= {"V-JEPA 2-AC": p.vjepa2_ac, "V-JEPA classifier": lambda: p.classifier(0)}
+    written |= {"V-JEPA 2 classifier": lambda: p.classifier(3), "bare": lambda: p.vit(3, 2, 16, 16), "resnet": resnet}
+    near = {("V-JEPA", "V-JEPA 2"), ("V-JEPA 2", "V-JEPA"), ("V-JEPA 2", "V-JEPA 2-AC"), ("V-JEPA 2", "bare")}
+    for name, write in written.items():
+        path = p.saved(write(), tmp_path)
+        if name == family or (family, name) in near:
+            continue  # these may be read as each other: that is why the user is asked
+        with pytest.raises(ValueError, match=r"weights\.pt") as e:
+            load(path, heads=p.HEADS_ASKED, family=family)
+        assert "\n" not in str(e.value)
 
 
 def test_a_classifier_of_another_encoder(tmp_path):
