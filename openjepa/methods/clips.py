@@ -54,7 +54,7 @@ class ClipsConfig(Config):
     """
 
     encoder: EncoderConfig
-    views: tuple[ClipView, ...] = Field(min_length=1)
+    views: tuple[ClipView, ...]
     predictor_width: int = Field(384, ge=8)
     predictor_depth: int = Field(12, ge=1)
     predictor_heads: int | None = Field(None, ge=1, description="by default as many as the encoder has")
@@ -66,6 +66,8 @@ class ClipsConfig(Config):
 
     @model_validator(mode="after")
     def _whole_tubelets(self) -> Self:
+        if not self.views:
+            raise ValueError("views must name at least one kind of clip, got none. Leave it out for the usual one.")
         for view in self.views:
             if view.frames != 1 and view.frames % self.encoder.tubelet:
                 raise ValueError(

@@ -71,7 +71,7 @@ class DinoWM(OnFrozen):
         super().__init__()
         self.cfg, self.weights = cfg, {"predict": 1.0}
         self.encoder = frozen_encoder(cfg.encoder, space, module=encoder, checkpoint=cfg.checkpoint)
-        tokens = self.encoder.grid[0] * self.encoder.grid[1]
+        tokens = self.grid[0] * self.grid[1]
         if cfg.proprio and not space.names:
             raise ValueError(
                 "proprio must be false where the state is unknown, got a space without names of variables."

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from openjepa.core.types import Space
 from openjepa.methods.base import Method
-from openjepa.nn import Encoder, EncoderConfig
+from openjepa.nn import Encoder, EncoderConfig, build_clip_encoder
 from openjepa.nn.vector import StateTokens, build_observer
 
 
@@ -26,15 +26,26 @@ class OnFrozen(Method):
 
     @torch.no_grad()
     def patches(self, obs: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, N, D), without prefix tokens."""
+        """(B, C, H, W) -> (B, N, D), without prefix tokens. To an encoder of clips each picture is a whole tubelet."""
         return self.encoder(obs)[:, self.encoder.prefix :]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the N patches of one picture."""
+        return self.encoder.grid[-2], self.encoder.grid[-1]
 
 
 def frozen_encoder(
-    cfg: EncoderConfig, space: Space, *, module: nn.Module | None = None, checkpoint: str | None = None
+    cfg: EncoderConfig,
+    space: Space,
+    *,
+    module: nn.Module | None = None,
+    checkpoint: str | None = None,
+    clips: bool = False,
 ) -> Encoder:
     """The encoder for pictures of `space`, without gradients.
 
+    clips       `cfg` names an encoder of clips, for one tubelet at a time
     module      the network itself, with its weights; else the one `cfg` names is built
     checkpoint  where its weights lie. Methods read no files: whoever builds the method opens it and passes `module`.
                 Without one it is refused, rather than silently left random
@@ -46,6 +57,8 @@ def frozen_encoder(
             f"the encoder of checkpoint {checkpoint} must be opened and passed as encoder=, got none. "
             "Do openjepa train, which does, or init_from with the encoder's settings."
         )
+    if clips and module is None:
+        module = build_clip_encoder(cfg, size=space.obs[1], channels=space.obs[0], frames=cfg.tubelet)
     encoder = build_observer(cfg, space, encoder=module)
     assert not isinstance(encoder, StateTokens)
     return encoder.requires_grad_(False).eval()

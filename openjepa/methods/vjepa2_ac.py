@@ -19,14 +19,18 @@ from openjepa.nn.ac_predictor import ACPredictor
 class VJEPA2ACConfig(Config):
     """As published, by default: a predictor of 24 layers of 1024 with 16 heads, 8 frames, rolled out two steps.
 
-    `encoder` and `checkpoint` as in DINO-WM: the frozen network, and where its weights lie. `state` gives the window's
-    state (end effector pose, say) to the predictor as a token; the published recipe always does. `state_drop` hides it
-    in that share of the windows, so that the model can also plan where nobody tells it the state.
+    `encoder` and `checkpoint` as in DINO-WM: the frozen network, and where its weights lie; with `clips` it is one of
+    clips, as published (V-JEPA 2's own, or a run of method `vjepa`): each frame is repeated to fill a tubelet.
+
+    `state` gives the window's state (end effector pose, say) to the predictor as a token; the published recipe always
+    does. `state_drop` hides it in that share of the windows, so that the model can also plan where nobody tells it the
+    state.
     """
 
     name: Literal["vjepa2_ac"] = "vjepa2_ac"
     window: Window = Window(steps=8)
-    encoder: EncoderConfig = EncoderConfig(name="vit_giant/16", pos="rope")
+    encoder: EncoderConfig = EncoderConfig(name="vit_giant/16", pos="rope-tiled", heads=22)
+    clips: bool = Field(True, description="the encoder is one of clips; false: of pictures")
     checkpoint: str | None = None
     width: int = Field(1024, ge=6)
     depth: int = Field(24, ge=1)
@@ -58,7 +62,9 @@ class VJEPA2AC(OnFrozen):
     (the published one is given in metres and radians as it is) and a missing one is its mean. `step` and `unroll` take
     it where it is known: the state of each frame, for a planner that knows how actions move it.
 
-    Source: arXiv 2506.09985. Difference: each frame is encoded as one picture, not doubled to fill a tubelet.
+    Source: arXiv 2506.09985. Differences: actions are standardised by the stream and states by running statistics; the
+    rotary pairs of the predictor are whole angles, without the published slip, so its published weights do not fit
+    (`openjepa.load` opens those).
     """
 
     Config = VJEPA2ACConfig
@@ -71,10 +77,10 @@ class VJEPA2AC(OnFrozen):
         if cfg.state and not space.names:
             raise ValueError("state must be false where the state is unknown, got a space without names of variables.")
         self.states = len(space.names) if cfg.state else 0
-        self.encoder = frozen_encoder(cfg.encoder, space, module=encoder, checkpoint=cfg.checkpoint)
+        self.encoder = frozen_encoder(cfg.encoder, space, module=encoder, checkpoint=cfg.checkpoint, clips=cfg.clips)
         self.scale = BatchNorm(self.states, affine=False) if self.states else None
         self.predictor = ACPredictor(
-            self.encoder.dim, self.encoder.grid, action=space.action, state=self.states,
+            self.encoder.dim, self.grid, action=space.action, state=self.states,
             width=cfg.width, depth=cfg.depth, heads=cfg.heads,
         )  # fmt: skip
 

@@ -54,7 +54,7 @@ def set_rates(optimizer: torch.optim.Optimizer, cfg: OptimConfig, step: int, tot
     return lr, decay
 
 
-def learning_rate(cfg: OptimConfig, step: int, total: int) -> float:
+def learning_rate(cfg: OptimConfig, step: int, total: float) -> float:
     """The rate of update number `step` (from 0) of `total`.
 
     >>> cfg = OptimConfig(lr=1.0, warmup=4, start_factor=0.5, final_factor=0.0)
@@ -64,6 +64,7 @@ def learning_rate(cfg: OptimConfig, step: int, total: int) -> float:
     rise = cfg.warmup * total if cfg.warmup < 1 else min(cfg.warmup, total)
     if step < rise:
         return cfg.lr * warm_up(step, rise, cfg.start_factor)
+    total = total * cfg.stretch
     progress = (step - rise) / max(1.0, total - rise)
     if cfg.schedule == "cosine":
         return cosine(cfg.lr, cfg.lr * cfg.final_factor, progress)
@@ -76,4 +77,4 @@ def learning_rate(cfg: OptimConfig, step: int, total: int) -> float:
 
 def weight_decay(cfg: OptimConfig, step: int, total: int) -> float:
     end = cfg.weight_decay if cfg.weight_decay_end is None else cfg.weight_decay_end
-    return cosine(cfg.weight_decay, end, step / total)
+    return cosine(cfg.weight_decay, end, step / (total * cfg.stretch))

@@ -41,6 +41,9 @@ class OptimConfig(Config):
     `schedule`: "cosine" or "linear" to lr * final_factor; "wsd" holds and then falls linearly to it over the last
     `cooldown` share; "constant". Weight decay goes by cosine from `weight_decay` to `weight_decay_end` (equal by
     default). Biases and one-dimensional weights do not decay.
+
+    `stretch` draws both schedules for a run so many times as long, of which this is the beginning: they stop early, as
+    in V-JEPA (1.25). The warm-up stays as it is.
     """
 
     lr: float = Field(1e-3, gt=0)
@@ -49,6 +52,7 @@ class OptimConfig(Config):
     start_factor: float = Field(0.01, ge=0, le=1)
     final_factor: float = Field(0.001, ge=0, le=1)
     cooldown: float = Field(0.2, ge=0, le=1)
+    stretch: float = Field(1.0, ge=1)
     weight_decay: float = Field(0.05, ge=0)
     weight_decay_end: float | None = Field(None, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from openjepa.nn.refit import refit
 from openjepa.train.checkpoint import Parts, damage, listed, newest_good, read_parts
 
 OWN = "method"  # the file of tensors that belong to the method itself and to none of its children
@@ -78,7 +79,8 @@ def load_initial(method: nn.Module, path: str | Path) -> list[str]:
     for; the others stay as they are. A safetensors file goes to the child of its name when that is not an encoder or
     teacher, else to the encoder, and to the teacher too where there is one, so that both start equal.
 
-    What is loaded must fit tensor by tensor.
+    What is loaded must fit tensor by tensor; tables of positions that were made for clips or pictures of another size
+    are interpolated.
     """
     path = Path(path)
     children = dict(method.named_children())
@@ -91,7 +93,7 @@ def load_initial(method: nn.Module, path: str | Path) -> list[str]:
     if not parts:
         raise ValueError(f"init_from must hold weights for one of {some(list(children))}, got none in {path}.")
     for part, state in parts.items():
-        load_strict(children[part], state, f"init_from {path} ({part})")
+        load_strict(children[part], refit(state, children[part]), f"init_from {path} ({part})")
     return list(parts)
 
 

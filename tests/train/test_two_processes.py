@@ -17,6 +17,7 @@ from openjepa.train import checkpoint
 from openjepa.train.failure import RunFailed
 from openjepa.train.launch import first_alone, from_all, from_first, processes
 from openjepa.train.loop import fit
+from openjepa.train.opening import open_data
 from openjepa.train.optim import param_groups
 from openjepa.train.run import RunConfig
 from tests.train.toys import ToyConfig, ToyStream, toy, toy_run
@@ -27,6 +28,11 @@ METHOD = {
     "lejepa": {
         "name": "lejepa", "encoder": VIT, "projector_hidden": 32, "projector_out": 8, "slices": 32, "lam": 0.1,
         "global_views": {"count": 2}, "local_views": {"count": 1, "size": 8},
+    },
+    "vjepa21": {
+        "name": "vjepa21", "encoder": VIT | {"pos": "rope", "levels": 2, "picture_patch": True},
+        "views": [{"frames": 4, "stride": 1, "count": 2}, {"frames": 1}], "masks": [{"scale": (0.1, 0.1)}],
+        "mask_tokens": 2, "predictor_width": 32, "predictor_depth": 1, "predictor_heads": 2,
     },
 }  # fmt: skip
 
@@ -70,7 +76,7 @@ def codes(running, seconds=120):
 def picture_run(name, **changes):
     base = {
         "method": METHOD[name],
-        "data": {"path": "shapes:32", "size": 16},
+        "data": {"path": "bouncing-shapes:32" if name == "vjepa21" else "shapes:32", "size": 16},
         "batch_size": 8,
         "budget": {"steps": 4},
         "device": "cpu",
@@ -86,6 +92,10 @@ def learn(out, run, resume=False):
         fit(method := toy(run.method), ToyStream(run), run, out=out, resume=resume)
         return method
     torch.manual_seed(run.seed)
+    if METHODS[run.method.name].eats == "clips":
+        opened = open_data(run, torch.device("cpu"))
+        fit(method := METHODS[run.method.name](run.method, **opened.keywords), opened.stream, run, out=out)
+        return method
     source = open_source(run.data, seed=run.seed)
     method = METHODS[run.method.name](run.method, size=source.size)
     stream = PictureStream(
@@ -144,7 +154,7 @@ def test_toy(tmp_path, how, accumulate):
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", ["ijepa", "lejepa"])
+@pytest.mark.parametrize("name", ["ijepa", "lejepa", "vjepa21"])
 def test_methods(tmp_path, name, how):
     optim = {"lr": 1e-3, "warmup": 0}
     compare(
