@@ -32,7 +32,6 @@ class StateEncoder(nn.Module):
 
     fill       what stands in a hidden variable's place: "token", a learned number per variable, or "zero"
     indicator  give the network the mask too, as S more inputs
-    norm       end with a layer norm without weights, `norm`: each z then has mean 0 and mean square 1
     """
 
     token: Tensor | None
@@ -46,11 +45,9 @@ class StateEncoder(nn.Module):
         layers: int = 3,
         fill: Literal["token", "zero"] = "token",
         indicator: bool = True,
-        norm: bool = False,
     ):
         super().__init__()
         self.size, self.dim, self.indicator = size, dim, indicator
-        self.norm = nn.LayerNorm(dim, elementwise_affine=False) if norm else nn.Identity()
         self.token = nn.Parameter(0.02 * torch.randn(size)) if fill == "token" else None
         self.net = mlp(size * (1 + indicator), width, dim, layers)
 
@@ -62,7 +59,7 @@ class StateEncoder(nn.Module):
             x = x.masked_fill(hidden, 0.0) if self.token is None else torch.where(hidden, self.token, x)
         if self.indicator:
             x = torch.cat([x, torch.zeros_like(x) if hidden is None else hidden.to(x.dtype)], -1)  # (..., 2 S)
-        return self.norm(self.net(x))
+        return self.net(x)
 
 
 class HorizonEmbedding(nn.Module):
