@@ -68,6 +68,18 @@ def units(result: Mapping[str, Any]) -> Table:
     return ["in its own units", "spread", "probe", *(f"+{h}" for h in shown)], rows
 
 
+def energies(result: Mapping[str, Any]) -> Table:
+    """How far the energy of imagined states is off, at some horizons; no rows where the world has none."""
+    found = result.get("energy")
+    if found is None:
+        return [], []
+    shown = horizons(found["steps"][-1])
+    rows = [["typical error", number(found["probe"]["value"])], ["gained or lost", "-"], ["copy last", "-"]]
+    for row, key in zip(rows, ("model", "drift", "copy_last"), strict=True):
+        row += [number(found[key]["value"][h - 1]) for h in shown]
+    return ["energy, share of its mean", "probe", *(f"+{h}" for h in shown)], rows
+
+
 def about_actions(result: Mapping[str, Any]) -> str:
     """Whether actions matter, in one sentence."""
     found, drift = result["actions"], result["drift"]

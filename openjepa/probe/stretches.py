@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 RESAMPLES = 1000
+BEYOND = 1e30  # an error that has no bound
 
 
 class Places(NamedTuple):
@@ -116,6 +117,26 @@ def ratio(above: Tensor, below: Tensor, valid: Tensor, draws: Resampled) -> dict
     """How many times larger the root mean square of one is than that of another, on the same rows and draws."""
     (a, drawn_a), (b, drawn_b) = (draws.sums(torch.where(valid, x, 0.0)) for x in (above, below))
     return with_ends((a / b).sqrt(), (drawn_a / drawn_b).sqrt())
+
+
+def median(values: Tensor, valid: Tensor, draws: Resampled) -> dict[str, Any]:
+    """Median over the valid rows at each step, with its interval: for errors of which single ones have no bound.
+
+    The lower median, so that it is one of the values; what is no number, or beyond 1e30, counts as 1e30.
+
+    >>> rows = torch.tensor([[3.0], [1.0], [torch.nan]])
+    >>> median(rows, torch.ones(3, 1, dtype=torch.bool), Resampled(torch.arange(3)))["value"]
+    [3.0]
+    """
+    value, drawn = [], []
+    for column, inside in zip(values.double().nan_to_num(nan=BEYOND).clamp(-BEYOND, BEYOND).T, valid.T, strict=True):
+        rows = inside.nonzero()[:, 0]
+        order = rows[column[rows].argsort()]
+        weight = draws.weight[:, draws.group[order]].cumsum(1)  # (resamples, R)
+        at = torch.searchsorted(weight, weight[:, -1:] / 2).clamp_max(len(order) - 1)[:, 0]
+        value.append(column[order[(len(order) - 1) // 2]])
+        drawn.append(column[order[at]])
+    return with_ends(torch.stack(value), torch.stack(drawn, 1))
 
 
 def with_ends(value: Tensor, drawn: Tensor) -> dict[str, Any]:

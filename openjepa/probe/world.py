@@ -24,6 +24,7 @@ class Errors(NamedTuple):
 
     latent: Tensor  # (R, H) mean over the numbers of z
     state: Tensor | None  # (R, H, P) of each variable, as the probe reads it
+    read: Tensor | None = None  # (R, H, P) what the probe reads, in the variables' own units
 
 
 def readable(readout: Readout, held: Stretches, *, seed: int = 0) -> list[dict[str, Any]]:
@@ -130,7 +131,7 @@ def imagine(
 
     The model is on `device`; all else stays on the CPU.
     """
-    latent, state = [], []
+    latent, state, seen = [], [], []
     for rows in torch.arange(len(actions)).split(BATCH):
         future = rollout(model, held.start[rows].to(device), actions[rows].to(device)).cpu()  # (b, H, ...)
         then = held.at.frames[rows, 2:]
@@ -138,7 +139,10 @@ def imagine(
         if readout is not None:
             read = readout(flat(future.flatten(0, 1))).unflatten(0, future.shape[:2])
             state.append(readout.variables.difference(read, held.state[then]).square())
-    return Errors(torch.cat(latent), torch.cat(state) if state else None)
+            seen.append(read)
+    if not state:
+        return Errors(torch.cat(latent), None)
+    return Errors(torch.cat(latent), torch.cat(state), torch.cat(seen))
 
 
 def guesses(held: Stretches, readout: Readout) -> dict[str, Tensor]:

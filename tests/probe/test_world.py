@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from openjepa.probe.stretches import Resampled, Stretches, others, places, rms
+from openjepa.probe.energy import energy_drift
+from openjepa.probe.stretches import Resampled, Stretches, median, others, places, rms
 from openjepa.probe.variables import Readout, Variables, fit_readout, varying
 from openjepa.probe.world import actions_matter, drift, imagine, latent_spread, readable
 
@@ -147,3 +148,38 @@ def test_intervals_span_episodes_and_a_dead_latent_has_no_spread() -> None:
     wide, narrow = (x["high"][0] - x["low"][0] for x in (together, single))
     assert wide > 4 * narrow
     assert latent_spread(torch.full((9, 3), 2.0)) == 0.0 < latent_spread(torch.randn(9, 3))
+
+
+def test_energy_is_kept_by_a_perfect_model_and_its_loss_is_told() -> None:
+    """Kinetic energy: a model whose speeds fade by a tenth each step has .9^(2k) of it after k steps, less no force."""
+
+    class Fading(Point):
+        def step(self, z: Tensor, action: Tensor) -> Tensor:
+            s = move(z @ MIX, action)
+            return torch.cat([s[..., :2], 0.9 * s[..., 2:]], -1) @ MIX.T
+
+    def energy(s: Tensor) -> Tensor:
+        return s[..., 2:].square().sum(-1) / 2
+
+    held, readout = stretches(steps=6), reader()
+    right = energy_drift(held, imagine(Point(), held, held.action, readout), readout, energy)
+    assert max(right["model"]["high"]) < 1e-3 < 0.01 < right["copy_last"]["value"][0]  # forces do work
+    assert right["scale"] == pytest.approx(float(energy(held.state).mean()), rel=1e-9)
+
+    still = held._replace(action=torch.zeros_like(held.action))
+    found = energy_drift(still, imagine(Fading(), still, still.action, readout), readout, energy)
+    assert found["drift"]["value"][5] < 0 and found["probe"]["value"] < 1e-3
+    state = held.state[held.at.frames]  # (R, H + 2, P)
+    for k in (1, 6):
+        faded = energy(state[:, 1]) * 0.81**k - energy(state[:, k + 1])
+        expected = faded[held.at.valid[:, k - 1]].sort().values / right["scale"]
+        assert found["drift"]["value"][k - 1] == pytest.approx(float(expected[(len(expected) - 1) // 2]), abs=1e-3)
+
+
+def test_the_median_draws_episodes_and_bears_what_is_no_number() -> None:
+    values = torch.tensor([[1.0], [2.0], [3.0], [float("inf")], [float("nan")], [7.0]])
+    valid = torch.tensor([[True]] * 5 + [[False]])
+    found = median(values, valid, Resampled(torch.tensor([0, 1, 2, 3, 4, 4])))
+    assert found["value"] == [3.0] and found["low"][0] <= 2.0 and found["high"][0] == 1e30
+    alone = median(values[:3], valid[:3], Resampled(torch.zeros(3, dtype=torch.long)))
+    assert alone == {"value": [2.0], "low": [2.0], "high": [2.0]}  # one episode: nothing to draw from
