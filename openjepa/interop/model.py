@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from openjepa.interop.preprocess import ClipPreprocess, Picture, Preprocess
 from openjepa.interop.videos import is_video, read_clip
 from openjepa.nn.encoder import Encoder, pool
+
+if TYPE_CHECKING:
+    from openjepa.interop.card import Card
 
 
 class Encoded(NamedTuple):
@@ -126,6 +129,27 @@ class Model:
         classifier = self.part("classifier")
         with torch.no_grad():
             return classifier(self.encode(pictures, batch_size=batch_size).tokens)
+
+    def save_pretrained(self, folder: str | Path, *, format: str = "openjepa", card: Card | None = None) -> Path:
+        """Write weights, settings and a model card to a new folder; format "hf" is the layout of transformers."""
+        from openjepa.interop.sharing import save_pretrained
+
+        return save_pretrained(self, folder, format=format, card=card)
+
+    @staticmethod
+    def from_pretrained(name: str | Path, *, revision: str | None = None) -> Model:
+        """A model from a folder, or from the Hub when there is no such folder and `name` is "owner/name"."""
+        from openjepa.interop.sharing import from_pretrained
+
+        return from_pretrained(name, revision=revision)
+
+    def push_to_hub(
+        self, repo: str, *, format: str = "openjepa", card: Card | None = None, private: bool = True, api: Any = None
+    ) -> str:
+        """Upload to the Hugging Face Hub as `repo` ("owner/name"); its address. See `interop.sharing.push_to_hub`."""
+        from openjepa.interop.sharing import push_to_hub
+
+        return push_to_hub(self, repo, format=format, card=card, private=private, api=api)
 
     def _through(self, x: Tensor, pooling: str) -> Encoded:
         tokens, prefix = self.encoder(x).float(), self.encoder.prefix
