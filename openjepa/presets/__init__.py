@@ -10,6 +10,20 @@ from collections.abc import Callable
 from typing import Any
 
 from openjepa.config import merge, nearest
+from openjepa.presets.clips import (
+    moving_mnist_future_cpu,
+    moving_mnist_vjepa_cpu,
+    vjepa2_ac_vitg,
+    vjepa2_vitg,
+    vjepa2_vitg_384_cooldown,
+    vjepa2_vitl,
+    vjepa2_vitl_cooldown,
+    vjepa21_vitl,
+    vjepa21_vitl_cooldown,
+    vjepa_vith,
+    vjepa_vith_384,
+    vjepa_vitl,
+)
 from openjepa.presets.pictures import (
     cifar10_ijepa_cpu,
     cifar10_ijepa_gpu,
@@ -36,6 +50,18 @@ PRESETS: dict[str, Callable[[], Settings]] = {
     "imagenet-ijepa": imagenet_ijepa,
     "imagenet-lejepa": imagenet_lejepa,
     "one-room-pldm": one_room_pldm,
+    "moving-mnist-vjepa-cpu": moving_mnist_vjepa_cpu,
+    "moving-mnist-future-cpu": moving_mnist_future_cpu,
+    "vjepa-vitl": vjepa_vitl,
+    "vjepa-vith": vjepa_vith,
+    "vjepa-vith-384": vjepa_vith_384,
+    "vjepa2-vitl": vjepa2_vitl,
+    "vjepa2-vitl-cooldown": vjepa2_vitl_cooldown,
+    "vjepa2-vitg": vjepa2_vitg,
+    "vjepa2-vitg-384-cooldown": vjepa2_vitg_384_cooldown,
+    "vjepa21-vitl": vjepa21_vitl,
+    "vjepa21-vitl-cooldown": vjepa21_vitl_cooldown,
+    "vjepa2-ac-vitg": vjepa2_ac_vitg,
 }
 
 
