@@ -84,7 +84,8 @@ def scores(result: Mapping[str, Any]) -> str:
 def world(result: Mapping[str, Any]) -> str:
     """What a world model knows: what z holds, how far it drifts, whether actions matter."""
     parts = [world_text.measured_on(result)]
-    for head, rows in (world_text.reads(result), world_text.drifts(result), world_text.units(result)):
+    tables = (world_text.reads, world_text.drifts, world_text.units, world_text.energies)
+    for head, rows in (make(result) for make in tables):
         if rows:
             parts.append(grid(head, rows))
     return "\n\n".join([*parts, result["about_actions"], f"Saved: {result['file']}"])

@@ -16,6 +16,7 @@ from openjepa.app.dreaming import Dreamer, dreamer
 from openjepa.app.measuring import write
 from openjepa.app.requests import ProbeRequest, refuse
 from openjepa.app.runs import Run
+from openjepa.app.world_energy import energies
 from openjepa.app.world_pictures import latent_map, strips
 from openjepa.app.world_text import about_actions
 from openjepa.data.episodes.episodes import Episodes
@@ -58,6 +59,7 @@ def probe_world(run: Run, asked: ProbeRequest) -> dict[str, Any]:
         "seconds_per_step": None if dt is None else dt * found.skip, "left_out": list(sides.left_out),
         "variables": readable(readout, held, seed=asked.seed) if readout else [],
         "drift": drift(held, right, readout, seed=asked.seed), "actions": actions, "decoder_r2": decoder_r2,
+        "energy": energies(found.preprocess.get("world"), held, right, readout, seed=asked.seed),
     }  # fmt: skip
     result["about_actions"] = about_actions(result)
     result = finite(result)

@@ -70,7 +70,7 @@ def imagines(parts: WorldParts, folder: str) -> str:
     head, rows = world_text.units(found)
     if rows:
         body.append("<h3>The same in each variable's own unit</h3>" + table(head, rows))
-    body += [decoded(parts.pictures, found), latent(parts.pictures)]
+    body += [energy(found), decoded(parts.pictures, found), latent(parts.pictures)]
     return section("What it imagines", "".join(body))
 
 
@@ -100,6 +100,21 @@ def drift_charts(drift: Mapping[str, Any]) -> str:
         note += f"{world_text.number(v['probe']['value'])}."
         out.append(drawn(v, f"Error of {name}", "root mean square", note))
     return f'<div class="charts">{"".join(out)}</div>'
+
+
+def energy(found: Mapping[str, Any]) -> str:
+    """How far the energy of imagined states is off, for worlds that have one."""
+    head, rows = world_text.energies(found)
+    if not rows:
+        return ""
+    lead = (
+        "The energy of the state that the probe reads from what was imagined, against the true one, as a share of its "
+        "mean size; medians over rollouts. Where nothing drives the world, its energy is kept: a copy then errs by 0."
+    )
+    curves, steps = found["energy"], found["energy"]["steps"]
+    line = Series("model", steps, curves["model"]["value"], colour=1)
+    figure = chart([line], title="Error of the energy", x=Axis("steps ahead"), y=Axis("share of its mean", log=True))
+    return f'<h3>Energy</h3><p class="lead">{lead}</p><div class="charts">{figure}</div>{table(head, rows)}'
 
 
 def decoded(pictures: Mapping[str, np.ndarray], found: Mapping[str, Any]) -> str:
