@@ -175,7 +175,7 @@ class Cuts:
             longest = int(episodes.lengths[which].max())
             raise ValueError(
                 f"window must fit into the episodes, got {window.steps} observations {window.skip} apart "
-                f"({reach + 1} frames) and a longest episode of {longest}. Lower method.window.steps or skip."
+                f"({reach + 1} frames) and a longest episode of {longest}. {shorter(window, longest)}"
             )
         counts = episodes.lengths[fits] - reach
         self.ends = np.cumsum(counts)
@@ -189,6 +189,19 @@ class Cuts:
         """Rows in the arrays of the frames of each window, (B, T)."""
         first = self.starts[np.searchsorted(self.ends, numbers, side="right")] + numbers
         return first[:, None] + self.steps
+
+
+def shorter(window: Window, longest: int) -> str:
+    """What to set so that windows fit into episodes of `longest` frames.
+
+    >>> shorter(Window(steps=4, skip=5), 10)
+    'Set method.window.steps=4 and method.window.skip=3.'
+    >>> shorter(Window(steps=17), 10)
+    'Set method.window.steps=10 or less and method.window.skip=1.'
+    """
+    skip = (longest - 1) // (window.steps - 1)
+    steps = f"{window.steps}" if skip else f"{longest} or less"
+    return f"Set method.window.steps={steps} and method.window.skip={max(1, skip)}."
 
 
 def take(array: np.ndarray, rows: np.ndarray) -> Tensor:
