@@ -30,7 +30,7 @@ def open_bouncing(cfg: ClipConfig) -> ClipsFound:
     """
     split, count = count_and_split(cfg.path, cfg.split, COUNTS)
     size = cfg.size or 32
-    reel = Bouncing(count, split, size, cfg.channels)
+    reel = Bouncing(count, split, size, cfg.frames, cfg.channels, cfg.rate)
     pairs = list(combinations_with_replacement(range(len(SHAPES)), 2))
     number = np.zeros((len(SHAPES), len(SHAPES)), dtype=np.int64)
     for k, (a, b) in enumerate(pairs):
@@ -49,18 +49,21 @@ def open_bouncing(cfg: ClipConfig) -> ClipsFound:
 class Bouncing:
     """Clips drawn when they are asked for.
 
-    >>> Bouncing(10, "train", 32, 3).take(np.array([0, 7]), np.array([[0, 1, 2], [3, 4, 5]])).shape
+    >>> Bouncing(10, "train", 32, 20, 3).take(np.array([0, 7]), np.array([[0, 1, 2], [3, 4, 5]])).shape
     (2, 3, 3, 32, 32)
     """
 
-    def __init__(self, count: int, split: str, size: int, channels: int) -> None:
-        self.count, self.split, self.size, self.channels = count, split, size, channels
+    def __init__(
+        self, count: int, split: str, size: int, frames: int, channels: int, rate: float | None = None
+    ) -> None:
+        self.count, self.split, self.size, self.frames = count, split, size, frames
+        self.channels, self.rate = channels, rate
 
     def __len__(self) -> int:
         return self.count
 
     def seconds(self, i: int, /) -> np.ndarray | None:
-        return None
+        return None if self.rate is None else np.arange(self.frames) / self.rate
 
     def read(self, i: int, numbers: np.ndarray, /) -> np.ndarray:
         return self.take(np.array([i]), numbers[None])[0]

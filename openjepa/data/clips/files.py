@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+import zipfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,8 @@ from openjepa.data.source import Bad, Found, Names, Raw, digest
 log = logging.getLogger("openjepa.data")
 
 _VERSION = 1
+# What numpy and zipfile raise on bytes that are not what was written
+_DAMAGE = (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error)
 _PATIENCE = 20.0  # seconds after which the log says how far the reading of outlines is
 
 
@@ -158,7 +161,7 @@ def outlines_of(raw: Raw, kept: Path | None) -> tuple[Outlines, np.ndarray, list
     if kept is not None and kept.exists():
         try:
             return _load(kept, len(raw))
-        except (OSError, ValueError, KeyError, EOFError, zlib.error) as e:
+        except _DAMAGE as e:
             log.warning("what is kept of the videos in %s is damaged (%s) and is made again", kept, e)
 
     def one(i: int) -> tuple[Outline | str, int]:

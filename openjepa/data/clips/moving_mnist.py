@@ -43,7 +43,9 @@ def open_moving_mnist(cfg: ClipConfig) -> ClipsFound:
         raise ValueError(
             f"moving-mnist must be drawn from {DIGIT}x{DIGIT} digits with labels, got {source!r}. Give the MNIST files."
         )
-    reel = MovingMnist(np.ascontiguousarray(source.arrays[:, 0]), source.labels, count, split, cfg.frames, cfg.channels)
+    reel = MovingMnist(
+        np.ascontiguousarray(source.arrays[:, 0]), source.labels, count, split, cfg.frames, cfg.channels, cfg.rate
+    )
     pairs, classes = _pairs(reel.digits(np.arange(count)))
     return ClipsFound(
         kind="moving-mnist", where=f"moving-mnist:{path} ({split})", names=Positions(count),
@@ -64,16 +66,17 @@ class MovingMnist:
     """
 
     def __init__(
-        self, glyphs: np.ndarray, labels: np.ndarray, count: int, split: str, frames: int, channels: int
-    ) -> None:
+        self, glyphs: np.ndarray, labels: np.ndarray, count: int, split: str, frames: int, channels: int,
+        rate: float | None = None,
+    ) -> None:  # fmt: skip
         self.glyphs, self.labels, self.count = glyphs, labels, count
-        self.split, self.frames, self.channels = split, frames, channels
+        self.split, self.frames, self.channels, self.rate = split, frames, channels, rate
 
     def __len__(self) -> int:
         return self.count
 
     def seconds(self, i: int, /) -> np.ndarray | None:
-        return None
+        return None if self.rate is None else np.arange(self.frames) / self.rate
 
     def read(self, i: int, numbers: np.ndarray, /) -> np.ndarray:
         return self.take(np.array([i]), numbers[None])[0]
