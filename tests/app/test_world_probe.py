@@ -56,6 +56,7 @@ def test_a_world_model_of_states(states: openjepa.Run, capsys: pytest.CaptureFix
         "omega",
         "copy last",
         "constant velocity",
+        "energy, share of its mean",
         "a step is 2 of the world's, 0.1 s",
         "action",
     ):
@@ -66,6 +67,10 @@ def test_a_world_model_of_states(states: openjepa.Run, capsys: pytest.CaptureFix
     drift = found["drift"]
     assert drift["steps"] == list(range(1, 15)) and found["skip"] == 2  # 31 frames, one step before the start
     assert set(drift["variables"]) == {"theta", "omega"} and drift["variables"]["theta"]["copy_last"]["value"][0] < 1
+    energy = found["energy"]  # of a pendulum with a motor: copying errs too
+    assert energy["steps"] == drift["steps"] and energy["scale"] > 0 and energy["copy_last"]["value"][-1] > 0
+    ends = (energy["model"][k] for k in ("low", "value", "high"))
+    assert all(low <= v <= high for low, v, high in zip(*ends, strict=True))
     for name in ("shuffled", "zero"):
         row = found["actions"][name]["latent"]
         assert all(low <= v <= high for low, v, high in zip(row["low"], row["value"], row["high"], strict=True))
