@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import record, state
+from benchmarks import drift, pedestrians, record, state
 from benchmarks.state_scene import AT, make_scene, references
 
 
@@ -41,3 +42,59 @@ def test_true_observations_read_as_true_states_without_error(world: str) -> None
     if world == "bouncing-ball":  # until it meets a wall it flies straight: the typical ball does, for one step
         assert beside["constant-velocity"]["error"]["1"] < 1e-9
     assert np.isfinite(list(beside["constant-velocity"]["energy"].values())).all()
+
+
+def walks(folder: Path, steps: int = 24) -> None:
+    """Five scenes of people who walk straight at a speed of their own."""
+    rng = np.random.default_rng(0)
+    names = [n for names in pedestrians.SCENES.values() for n in names]
+    for name in names:
+        start, step = rng.uniform(-5, 5, (6, 2)), rng.uniform(-0.6, 0.6, (6, 2))
+        rows = [(10 * t, who, *(start[who] + t * step[who])) for who in range(6) for t in range(steps)]
+        np.savetxt(folder / f"{name}.txt", np.array(rows), fmt="%.6f")
+
+
+def test_who_walks_straight_is_predicted_by_constant_velocity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    (tmp_path / "set").mkdir()
+    walks(tmp_path / "set")
+    words = ["--scenes", "eth", "univ", "--seeds", "0", "1", "--steps", "2", "--batch", "8", "--name", "few"]
+    found = pedestrians.main(["--data", str(tmp_path / "set"), *words])["summary"]
+    average = found["average"]
+    assert average["constant velocity"]["ADE"]["mean"] < 1e-4 < 0.1 < average["copy-last"]["ADE"]["mean"]
+    assert average["copy-last"]["minADE20"]["mean"] < average["copy-last"]["ADE"]["mean"]
+    assert average["constant velocity, angles"]["minFDE20"]["mean"] > 1e-3
+    assert found["seeds"] == [0, 1] and set(found["against constant velocity"]) == set(pedestrians.LEARNT)
+    row = found["against constant velocity"]["mlp"]["FDE"]
+    assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_windows_of_people_are_turned_and_their_future_is_not_seen() -> None:
+    place = torch.cumsum(torch.randn(5, 20, 2, generator=torch.Generator().manual_seed(0)), 1)
+    seen, speed = pedestrians.own_frame(place.double())
+    assert seen[:, 6:8].abs().max() < 1e-9  # at the origin now, and one step ago
+    ahead = torch.arange(1, 13)[:, None] * (place[:, 7] - place[:, 6])[:, None]
+    expected = (place[:, 8:] - place[:, 7:8] - ahead).norm(dim=-1)
+    assert torch.allclose(seen[:, 8:].norm(dim=-1), expected.double(), atol=1e-5)
+    a = pedestrians.Tracks(seen, speed, torch.arange(5))
+    later = a._replace(place=torch.cat([seen[:, :8], torch.randn(5, 12, 2).double()], 1))
+    assert torch.equal(pedestrians.now(a), pedestrians.now(later))
+    assert torch.equal(pedestrians.now(a), pedestrians.observations(a)[:, 0])
+
+
+def test_the_drift_of_latents_and_pixels_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    for name, value in {"AHEAD": 2, "EPISODES": 3, "LEARN": 40, "READ_STEPS": 2, "SHOWN": (1, 2)}.items():
+        monkeypatch.setattr(drift, name, value)
+    found = drift.main(["--seeds", "0", "--steps", "2", "--name", "few"])
+    models = found["runs"][0]["models"]
+    assert set(models) == {"jepa", "pixels, unrolled", "pixels", "copy-last", "mean place"}
+    assert abs(models["pixels"]["weights"] / models["jepa"]["weights"] - 1) < 0.1
+    assert len(found["summary"]["pixels"]["centre"]["mean"]) == 2
+
+
+def test_the_centre_of_a_dot_is_its_place() -> None:
+    _, on = drift.scene(0, drift.PLDMConfig(**drift.one_room_pldm()["method"]).window, 8)
+    read = drift.centre(on["sees"][:, 0].amin(0))
+    apart = (read(on["obs"].flatten(0, 1)) - on["place"].flatten(0, 1)).norm(dim=-1)
+    assert apart.mean() < 0.3, apart.mean()  # pixels
