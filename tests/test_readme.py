@@ -63,8 +63,11 @@ def test_readme_commands(pictures: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {w[0] for w in words if w} <= {"openjepa", "make", "pip"}
     for command in ours:
         if command[0] == "train" and "--help" not in command and "--resume" not in command:
-            tiny = TINY_WORLD if "data=eps/" in command else TINY if "--config" not in command else "budget.steps=2"
+            world = {"data=eps/", "data=swings/"} & set(command)
+            tiny = TINY_WORLD if world else TINY if "--config" not in command else "budget.steps=2"
             command = [*command, *tiny.split()]
+        elif command[:2] == ["collect", "gym:Pendulum-v1"]:
+            command = [*command, "episodes=24", "steps=80"]
         elif command[0] == "plan":
             command = [*command, *TINY_PLAN.split()]
         with pytest.raises(SystemExit) as stop:
@@ -76,6 +79,8 @@ def test_readme_commands(pictures: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert np.load(pictures / "z.npz")["z"].shape[0] == 160
     assert json.loads((pictures / "exported/config.json").read_text())
     assert (pictures / "runs/w/plan/one-room/model_000.gif").stat().st_size > 1000
+    assert (pictures / "runs/s/plan/gym-Pendulum-v1/model_000.gif").stat().st_size > 1000
+    assert "model_000.gif" in (pictures / "runs/s/report.html").read_text(encoding="utf-8")
 
 
 def test_readme_targets_exist() -> None:

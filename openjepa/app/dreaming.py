@@ -70,7 +70,7 @@ class Dreamer:
 
     def held_out_states(self) -> dict[str, np.ndarray]:
         """Name -> states (T, P) of every episode that training never saw."""
-        if self.episodes.state is None:
+        if not self.episodes.state.shape[1]:
             raise ValueError(f"episodes must have states for this, got none in {self.data.path}. Choose other pairs.")
         return {self.episodes.names[i]: np.asarray(self.episodes[int(i)].state) for i in self.split.held}
 

@@ -3,63 +3,165 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from openjepa.app.dreaming import dreamer
-from openjepa.app.requests import PlanRequest
+from openjepa.app.cost_heads import heads_for
+from openjepa.app.dreaming import Dreamer, dreamer
+from openjepa.app.looking import look_at
+from openjepa.app.own_protocol import known_states, own_protocol, random_actions
+from openjepa.app.requests import LookRequest, PlanRequest
 from openjepa.app.runs import Run
-from openjepa.plan.evaluate import settings_of
+from openjepa.app.single import Given, Points, plan_blind, plan_shown
+from openjepa.config import merge, parse
+from openjepa.plan.cost import CostConfig
+from openjepa.plan.evaluate import ROWS, Result, settings_of
+from openjepa.plan.film import require_codec
 from openjepa.plan.protocol import Protocol, load_protocol, protocols
 from openjepa.plan.whole import run_protocol
 from openjepa.train.launch import resolve_device
 from openjepa.worlds.base import World
 
+OWN = ("pairs", "ahead", "budget", "tolerance")  # what changes a protocol that is made for a run
+LIBRARIES = ("gym:", "ogbench:")  # worlds of others: what reaching means in them is not known
+CEILING, FEWEST = 60.0, 5  # seconds of the planner on a slow simulator, about, and its pairs at least
+
 
 def plan_run(run: Run, asked: PlanRequest) -> dict[str, Any]:
-    """Measure a run under a protocol; everything goes to RUN/plan/NAME, and the numbers are returned."""
+    """Plan with a run as asked, and write its report anew; the numbers are returned."""
+    if asked.film != "gif" and asked.films:
+        require_codec()
+    result = planned(run, asked)
+    return {**result, "report": look_at(run, LookRequest())["report"]}
+
+
+def planned(run: Run, asked: PlanRequest) -> dict[str, Any]:
+    """Measure a run under a protocol; everything goes to RUN/plan/NAME."""
     found = dreamer(run, resolve_device(asked.device))
     named = {**({"name": asked.world} if asked.world else {}), **asked.settings}
+    if (asked.start is not None or asked.goal is not None) and not (named or found.preprocess.get("world")):
+        return plan_blind(found, asked)
     world = found.world(named or None)
-    protocol = chosen(asked, world)
-    held = found.held_out_states() if protocol.pairs == "held_out" else None
-    if asked.start is not None or asked.goal is not None:
-        if protocol.pairs == "held_out":
-            raise ValueError(
-                f"start and goal must be left to {protocol.name}, which takes them from held-out episodes."
-            )
-        world = cast(World, Given(world, asked.start, asked.goal))
+    protocol = costed(chosen(found, asked, world), asked)
+    points = Points.of(asked, world)
+    if points.shown:
+        return plan_shown(found, world, protocol, points, asked)
+    if points.given:
+        protocol = one_pair(protocol, asked)
+        world = cast(World, Given(world, points.start, points.goal))
+    held = held_out(found, world) if protocol.pairs == "held_out" else None
     out = Path(asked.out) if asked.out else run.path / "plan" / protocol.name
-    episodes = 1 if asked.start and asked.goal else asked.episodes  # one pair, however often it is drawn
+    episodes = 1 if points.start is not None and points.goal is not None else asked.episodes
     result = run_protocol(
         found.model, found.preprocess, world, protocol, asked.planner or None, out=out, skip=found.skip,
-        split=asked.split, episodes=episodes, held_out=held, controls=asked.controls, seed=asked.seed,
-        device=found.device, films=asked.films, film=asked.film, tell=tell,
+        split=asked.split, episodes=episodes, held_out=held, controls=asked.controls,
+        ceiling_episodes=asked.ceiling or worth(world, protocol, found.skip, asked), seed=asked.seed,
+        device=found.device, films=asked.films, film=asked.film, tell=lambda row: tell(f"measuring: {ROWS[row]}"),
+        heads=heads_for(found, protocol.cost),
     )  # fmt: skip
-    return {"run": str(run.path), "out": str(out), **result.as_dict(), "table": result.table()}
+    said = {"about": became(result)} if len(result.manifest) == 1 and points.given else remark(result)
+    return {"run": str(run.path), "out": str(out), **result.as_dict(), "table": result.table(), **said}
 
 
-def tell(row: str) -> None:
-    """Which row is being measured, for somebody who waits."""
-    if sys.stderr.isatty():
-        print(f"measuring: {row}", file=sys.stderr, flush=True)
+def remark(result: Result) -> dict[str, str]:
+    """A warning where acting blindly does as well as the plan: then nothing is shown."""
+    rows = result.values["rows"]
+    own = rows["model"][result.values["headline"]]
+    blind = [k for k in ("zero", "random") if k in rows and rows[k][result.values["headline"]]["rate"] >= own["rate"]]
+    if not blind or not own["count"]:
+        return {}
+    return {
+        "remark": f"This shows nothing of the model: {' and '.join(ROWS[k] for k in blind)} came to as many goals. "
+        "Choose a smaller tolerance, another ahead, or episodes of a policy that goes somewhere."
+    }
 
 
-def chosen(asked: PlanRequest, world: World) -> Protocol:
-    """The protocol that was asked for, else the one shipped for this world, else a plain one; in `world` as it is.
+def became(result: Result) -> str:
+    """Of one episode: whether and when the goal was reached."""
+    happened = result.drives["model"]
+    reached, far = happened.reached[0], happened.distance[0]
+    if not reached.any():
+        return f"The goal was not reached: {far[0]:.3g} away first, nearest {far.min():.3g}, at the end {far[-1]:.3g}."
+    held = "and it was there at the end" if reached[-1] else "and was left again"
+    return f"The goal was reached after {int(reached.argmax())} steps, {held}."
+
+
+def tell(words: str) -> None:
+    """What is going on, for somebody who waits."""
+    print(words, file=sys.stderr, flush=True)
+
+
+def held_out(found: Dreamer, world: World) -> Mapping[str, np.ndarray]:
+    """States of held-out episodes, or a `ValueError` that says why there are none."""
+    states = known_states(found, world)
+    return found.held_out_states() if states is None else states
+
+
+def costed(protocol: Protocol, asked: PlanRequest) -> Protocol:
+    """The protocol with the cost that was asked for."""
+    if not asked.cost:
+        return protocol
+    cost = parse(CostConfig, merge(protocol.cost.model_dump(), asked.cost))
+    what = ", ".join(f"{k}={v}" for k, v in asked.cost.items())
+    return protocol.model_copy(
+        update={"cost": cost, "differences": [*protocol.differences, f"The cost is another one: {what}."]}
+    )
+
+
+def one_pair(protocol: Protocol, asked: PlanRequest) -> Protocol:
+    """The protocol for a start or a goal of one's own."""
+    if protocol.pairs == "world":
+        return protocol
+    if asked.protocol is not None:
+        raise ValueError(f"start and goal must be left to {protocol.name}, which takes them from held-out episodes.")
+    return protocol.model_copy(update={"pairs": "world", "ahead": None, "name": f"{protocol.name}-given"})
+
+
+def worth(world: World, protocol: Protocol, skip: int, asked: PlanRequest) -> int | None:
+    """Pairs that a planner on a slow simulator gets in about a minute; None for all of them.
+
+    Only worlds that step one state at a time (`serial`) are slow enough to ask.
+    """
+    if not getattr(world, "serial", False) or "simulator" not in asked.controls:
+        return None
+    cfg: Any = protocol.search(asked.planner or None, skip=skip)
+    search = getattr(cfg, "cem", cfg)
+    plans = -(-protocol.budget // (skip * min(protocol.takes(skip), search.horizon)))
+    steps = plans * search.horizon * skip * search.samples * getattr(search, "iterations", 1)
+    rng = np.random.default_rng(0)
+    states, begin = world.reset(1, rng).repeat(100, 0), time.process_time()
+    world.step(states, random_actions(world, 100, rng))
+    return max(FEWEST, int(CEILING / (steps * (time.process_time() - begin) / 100)))
+
+
+def chosen(found: Dreamer, asked: PlanRequest, world: World) -> Protocol:
+    """The protocol that was asked for, else the one shipped for this world, else one of its own; in `world` as it is.
 
     A run on other settings of the world (33 pixels instead of 65) keeps its own: the protocol's hash then differs from
     the shipped one, and `differences` says why.
     """
+    own = {k: v for k in OWN if (v := getattr(asked, k)) is not None}
     shipped = {name: load_protocol(name) for name in protocols()}
+    fitting = sorted(
+        (p for p in shipped.values() if p.world["name"] == world.name and p.pairs == "world"), key=lambda p: p.name
+    )
     if asked.protocol is not None:
         protocol = load_protocol(asked.protocol)
+        if own:
+            raise ValueError(
+                f"{', '.join(own)} must be left to {protocol.name}, got {pairs_of(own)}. "
+                "Leave protocol out, or write a JSON file of your own."
+            )
+    elif fitting and not own:
+        protocol = fitting[0]
+    elif world.name.startswith(LIBRARIES) or own:
+        protocol = own_protocol(found, world, asked)
     else:
-        own = [p for p in shipped.values() if p.world["name"] == world.name and p.pairs == "world"]
-        protocol = next(iter(sorted(own, key=lambda p: p.name)), None) or plain(world)
+        protocol = plain(world)
     settings = settings_of(world)
     changed = {k: v for k, v in protocol.world.items() if k != "name" and settings.get(k, v) != v}
     if not changed:
@@ -71,8 +173,12 @@ def chosen(asked: PlanRequest, world: World) -> Protocol:
     )  # fmt: skip
 
 
+def pairs_of(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in values.items())
+
+
 def plain(world: World) -> Protocol:
-    """For a world without a protocol of its own: its own starts and goals, CEM, 100 steps."""
+    """For a world of ours without a protocol: its own starts, goals and success, CEM, 100 steps."""
     discrete = world.discrete is not None
     planner = {"name": "categorical" if discrete else "cem", "horizon": 12, "samples": 200, "iterations": 6}
     return Protocol.model_validate(
@@ -81,30 +187,3 @@ def plain(world: World) -> Protocol:
          "planner": planner if discrete else {**planner, "elites": 20},
          "tune": {"first": 100_000}, "report": {"first": 200_000, "count": 10_000}}
     )  # fmt: skip
-
-
-class Given:
-    """A world whose start and goal are told: everything else is the world's own."""
-
-    def __init__(self, world: World, start: Sequence[float] | None, goal: Sequence[float] | None) -> None:
-        self._world = world
-        self._start, self._goal = (
-            None if x is None else self._state(x, k) for x, k in ((start, "start"), (goal, "goal"))
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._world, name)
-
-    def _state(self, values: Sequence[float] | None, what: str) -> np.ndarray | None:
-        if values is None:
-            return None
-        names = self._world.names
-        if len(values) != len(names):
-            raise ValueError(f"{what} must be {len(names)} numbers, {', '.join(names)}, got {len(values)}.")
-        return np.asarray(values, np.float64)
-
-    def reset(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        return self._world.reset(n, rng) if self._start is None else np.tile(self._start, (n, 1))
-
-    def goals(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return self._world.goals(states, rng) if self._goal is None else np.tile(self._goal, (len(states), 1))

@@ -36,6 +36,9 @@ class ProbeRequest(Config):
     A run on clips is asked for labels where there are some, for positions and velocities where the source knows them,
     and whether frames are in order; more kinds=[order,reversed,speed,motion] are its own.
 
+    kinds=[segment,depth] ask for every pixel: `masks` is a folder of files named like the pictures, or "drawn" for the
+    shapes that are built in.
+
     A world model is measured on its held-out episodes instead, and takes seed, batch_size and device alone: what z
     holds of every variable, how far imagined futures drift, and whether actions matter.
     """
@@ -44,6 +47,7 @@ class ProbeRequest(Config):
     data: Data = None
     test: Data = None
     kinds: tuple[str, ...] = Field(("linear", "knn", "fewshot"), description="openjepa list probes")
+    masks: str | None = Field(None, description="kinds segment, depth: a folder of maps named like pictures, or drawn")
     layers: tuple[int, ...] | None = Field(None, description="blocks whose features are joined; by default the last")
     pooling: str = Field("mean", description="mean, max, cls, or several joined by +")
     weights: Literal["auto", "encoder", "teacher"] = "auto"
@@ -115,25 +119,39 @@ class CollectRequest(Config):
 class PlanRequest(Config):
     """Goals reached by planning with a world model, under a protocol, with intervals and controls beside them.
 
-    Without `protocol` it is the one that comes with the world. `start` and `goal` are states of the world, for one
-    episode of one's own. `planner` replaces the protocol's search: planner.name=mppi planner.samples=500. Choose its
-    settings with split=tune, whose pairs are other ones than those of a report.
+    Without `protocol` it is the one that comes with the world; a world that has none (gym:ID) gets one of its own, with
+    goals from held-out episodes, which `pairs`, `ahead`, `budget` and `tolerance` change. `start` and `goal` are for
+    one episode of one's own: a state [x,y], an observation, or a file of either (.npy) or of a picture (.png).
+    `planner` and `cost` replace parts of the protocol's: planner.name=mppi planner.samples=500 cost.over=last. Choose
+    them with split=tune, whose pairs are other ones than those of a report.
     """
 
     shorthand: ClassVar[str] = "protocol"
     protocol: str | None = Field(None, description="a name (openjepa list protocols) or a JSON file")
     world: str | None = Field(None, description="by default the one it was trained in")
     settings: dict[str, Any] = Field({}, description="of the world, by their names")
+    pairs: Literal["held_out", "world"] | None = Field(
+        None, description="of a protocol of its own: where goals come from"
+    )
+    ahead: int | None = Field(None, ge=1, description="of a protocol of its own: world steps from start to goal")
+    budget: int | None = Field(None, ge=1, description="of a protocol of its own: world steps, by default 2 ahead")
+    tolerance: float | None = Field(
+        None, gt=0, description="of a protocol of its own: share of each variable's spread, by default 0.2"
+    )
     planner: dict[str, Any] = Field({}, description="name and settings: openjepa list planners")
-    start: tuple[float, ...] | None = Field(None, description="state to start from")
-    goal: tuple[float, ...] | None = Field(None, description="state to reach")
+    cost: dict[str, Any] = Field({}, description="of imagined futures: goal, distance, over, effort, doubt")
+    start: tuple[float, ...] | str | None = Field(None, description="state to start from; .npy or .png")
+    goal: tuple[float, ...] | str | None = Field(None, description="state to reach; .npy or .png")
     episodes: int | None = Field(None, ge=1, description="by default the protocol's number")
     split: Literal["report", "tune"] = "report"
     controls: tuple[str, ...] = Field(
         ("random", "zero", "goal_is_start", "simulator"), description="what is measured beside the model"
     )
+    ceiling: int | None = Field(
+        None, ge=1, description="pairs of the planner on the simulator; by default all, or a minute's worth where slow"
+    )
     films: int = Field(1, ge=0, description="episodes that are filmed")
-    film: Literal["gif", "mp4"] = "gif"
+    film: Literal["gif", "mp4", "both"] = Field("gif", description="mp4 needs PyAV")
     seed: int = Field(0, description="of the search")
     out: str | None = Field(None, description="by default RUN/plan/PROTOCOL")
     device: str = "auto"

@@ -72,7 +72,8 @@ class Run:
         """Where it is, how far it came, what its last numbers are, and the verdict."""
         rows = self.metrics()
         last = rows[-1] if rows else {}
-        loss: dict[str, Any] = {k: last[k] for k in ("step", "loss", "images_per_s", "time") if k in last}
+        kept = ("step", "loss", "time")
+        loss: dict[str, Any] = {k: v for k, v in last.items() if k in kept or k.endswith("_per_s")}
         found = {k: v for row in rows for k, v in row.items() if k.startswith(("probe/", "health/knn"))}
         return {"run": str(self.path), **loss, **found, "verdict": self.verdict().as_dict()}
 
@@ -88,6 +89,7 @@ class Run:
         *,
         test: Any = None,
         kinds: Sequence[str] | None = None,
+        masks: str | Path | None = None,
         layers: Sequence[int] | None = None,
         pooling: str | None = None,
         weights: str | None = None,
@@ -99,8 +101,8 @@ class Run:
         from openjepa.app import verbs
 
         return verbs.probe(
-            self.path, data, test=test, kinds=kinds, layers=layers, pooling=pooling, weights=weights, seed=seed,
-            device=device, name=name,
+            self.path, data, test=test, kinds=kinds, masks=masks, layers=layers, pooling=pooling, weights=weights,
+            seed=seed, device=device, name=name,
         )  # fmt: skip
 
     def embed(
@@ -128,8 +130,14 @@ class Run:
         world: str | None = None,
         settings: Mapping[str, Any] | None = None,
         planner: str | Mapping[str, Any] | None = None,
-        start: Sequence[float] | None = None,
-        goal: Sequence[float] | None = None,
+        cost: Mapping[str, Any] | None = None,
+        start: Sequence[float] | str | None = None,
+        goal: Sequence[float] | str | None = None,
+        pairs: str | None = None,
+        ahead: int | None = None,
+        budget: int | None = None,
+        tolerance: float | None = None,
+        ceiling: int | None = None,
         episodes: int | None = None,
         split: str | None = None,
         controls: Sequence[str] | None = None,
@@ -143,6 +151,7 @@ class Run:
         return verbs.plan(
             self.path, protocol=protocol, world=world, settings=settings, planner=planner, start=start, goal=goal,
             episodes=episodes, split=split, controls=controls, films=films, out=out, device=device,
+            cost=cost, pairs=pairs, ahead=ahead, budget=budget, tolerance=tolerance, ceiling=ceiling,
         )  # fmt: skip
 
     def look(self, out: str | Path | None = None, *, data: Any = None) -> dict[str, Any]:

@@ -63,6 +63,7 @@ CARDS = (
     ("health/rank", "Rank", "directions above the noise floor"),
     ("health/knn", "kNN accuracy", "frozen features, nearest neighbours"),
     ("images_per_s", "Pictures per second", "while training"),
+    ("windows_per_s", "Windows per second", "while training"),
 )
 
 

@@ -159,9 +159,14 @@ def collected(result: Mapping[str, Any]) -> str:
 
 
 def planned(result: Mapping[str, Any]) -> str:
-    """The table of an evaluation, and where the rest is."""
+    """The table of an evaluation, and where the rest is; of one episode, what became of it."""
     files = ", ".join(result["files"])
-    return "\n".join([result["table"], f"Written to {result['out']}: {files}"])
+    lines = [] if "table" not in result else [result["table"]]
+    lines += [result["remark"]] if "remark" in result else []
+    lines += [result["about"]] if "about" in result else []
+    lines += [f"No film: {result['no_film']}"] if "no_film" in result else []
+    lines.append(f"Written to {result['out']}: {files}")
+    return "\n".join([*lines, *([f"Report: {result['report']}"] if "report" in result else [])])
 
 
 RENDER: dict[str, Callable[[Any], str]] = {

@@ -101,6 +101,7 @@ def probe(
     *,
     test: str | Group | None = None,
     kinds: Sequence[str] | None = None,
+    masks: str | Path | None = None,
     layers: Sequence[int] | None = None,
     pooling: str | None = None,
     weights: str | None = None,
@@ -114,8 +115,8 @@ def probe(
     The keywords are the fields of `openjepa.app.requests.ProbeRequest`. Every accuracy comes with an interval.
     """
     given = {
-        "data": data, "test": test, "kinds": kinds, "layers": layers, "pooling": pooling, "weights": weights,
-        "seed": seed, "batch_size": batch_size, "device": device, "name": name,
+        "data": data, "test": test, "kinds": kinds, "masks": None if masks is None else str(masks), "layers": layers,
+        "pooling": pooling, "weights": weights, "seed": seed, "batch_size": batch_size, "device": device, "name": name,
     }  # fmt: skip
     return ANSWERS["probe"](run, request("probe", given))
 
@@ -216,8 +217,14 @@ def plan(
     world: str | None = None,
     settings: Group | None = None,
     planner: str | Group | None = None,
-    start: Sequence[float] | None = None,
-    goal: Sequence[float] | None = None,
+    cost: Group | None = None,
+    start: Sequence[float] | str | None = None,
+    goal: Sequence[float] | str | None = None,
+    pairs: str | None = None,
+    ahead: int | None = None,
+    budget: int | None = None,
+    tolerance: float | None = None,
+    ceiling: int | None = None,
     episodes: int | None = None,
     split: str | None = None,
     controls: Sequence[str] | None = None,
@@ -235,7 +242,8 @@ def plan(
         "protocol": None if protocol is None else str(protocol), "world": world, "settings": settings,
         "planner": {"name": planner} if isinstance(planner, str) else planner, "start": start, "goal": goal,
         "episodes": episodes, "split": split, "controls": controls, "films": films, "film": film, "seed": seed,
-        "out": None if out is None else str(out), "device": device,
+        "out": None if out is None else str(out), "device": device, "cost": cost, "pairs": pairs,
+        "ahead": ahead, "budget": budget, "tolerance": tolerance, "ceiling": ceiling,
     }  # fmt: skip
     return ANSWERS["plan"](run, request("plan", given))
 

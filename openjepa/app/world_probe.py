@@ -22,6 +22,7 @@ from openjepa.app.world_text import about_actions
 from openjepa.data.episodes.episodes import Episodes
 from openjepa.data.episodes.scale import Scale
 from openjepa.data.episodes.windows import channels_first, take
+from openjepa.plan.reach import Latents
 from openjepa.probe.stretches import Stretches, places
 from openjepa.probe.variables import Readout, Variables, fit_readout, flat, varying
 from openjepa.probe.world import actions_matter, drift, imagine, readable
@@ -30,6 +31,7 @@ from openjepa.train.launch import resolve_device
 STEPS = 100  # of the model, that a future is imagined for
 EPISODES, FRAMES = 64, 8000  # at most, held out
 LEARN = 4000  # frames of training episodes that the probe is fitted on
+COUNTED = 20_000  # frames of whole training episodes that steps are counted between
 NUMBERS = 2**26  # of all latents of one side together: 256 MB
 FITS = ("seed", "batch_size", "device")  # settings of `probe` that mean something for a world model
 TICKET = ("episode", "tick", "ended")  # columns of a state that only say where a simulator stands
@@ -96,14 +98,9 @@ class Sides:
         chosen = held_out(found)
         size = seen.encode(chosen.rows()[:1])[0].numel()
         chosen = few(chosen, min(FRAMES, max(1, NUMBERS // size)))
-        rows = episodes.keep(found.split.train).rows()
-        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), LEARN, NUMBERS // size)).astype(np.int64))]
+        rows = spaced(episodes.keep(found.split.train).rows(), min(LEARN, NUMBERS // size))
         z = seen.encode(rows)
-        names, state = states(episodes, rows)
-        kept = [i for i, moves in enumerate(varying(state)) if moves and names[i] not in TICKET] if names else []
-        readout = None
-        if kept:
-            readout = fit_readout(flat(z), state[:, kept], Variables(tuple(names[i] for i in kept)))
+        readout, names, kept = fitted(episodes, rows, z)
         left_out = tuple(name for i, name in enumerate(names) if i not in kept)
         nothing = scale.action(torch.zeros(found.skip * episodes.action.shape[1]))
         return cls(seen, rows, z, chosen, stretches(seen, chosen, kept), readout, nothing, left_out)
@@ -115,6 +112,41 @@ class Sides:
     def observed(self, which: Tensor) -> Tensor:
         """Observations of the held-out frames at `which`."""
         return self.seen.frames(self.chosen.rows()[which.numpy()])
+
+
+def spaced(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of them, evenly over all."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(np.int64))]
+
+
+def fitted(episodes: Episodes, rows: np.ndarray, z: Tensor) -> tuple[Readout | None, tuple[str, ...], list[int]]:
+    """The probe of the variables that vary (None where there are none), the names of all, and which these are."""
+    names, state = states(episodes, rows)
+    kept = [i for i, moves in enumerate(varying(state)) if moves and names[i] not in TICKET] if names else []
+    if not kept:
+        return None, names, kept
+    return fit_readout(flat(z), state[:, kept], Variables(tuple(names[i] for i in kept))), names, kept
+
+
+def state_readout(found: Dreamer) -> tuple[Readout | None, tuple[int, ...]]:
+    """The probe alone, as `Sides` fits it, and the shape of one latent."""
+    episodes, seen = found.episodes, Seen(found, found.episodes, Scale.from_dict(found.preprocess), 256)
+    rows = episodes.keep(found.split.train).rows()
+    size = seen.encode(rows[:1])[0].numel()
+    rows = spaced(rows, min(LEARN, NUMBERS // size))
+    z = seen.encode(rows)
+    return fitted(episodes, rows, z)[0], tuple(z.shape[1:])
+
+
+def learnt_latents(found: Dreamer) -> Latents:
+    """Whole training episodes, encoded."""
+    seen = Seen(found, found.episodes, Scale.from_dict(found.preprocess), 256)
+    chosen = found.episodes.keep(found.split.train)
+    chosen = chosen.keep(np.flatnonzero(chosen.lengths > 1))
+    size = seen.encode(chosen.rows()[:1])[0].numel()
+    most = max(1, int(min(COUNTED, NUMBERS // size) / float(chosen.lengths.mean())))
+    chosen = chosen.keep(spaced(np.arange(len(chosen)), most))
+    return Latents(seen.encode(chosen.rows()), torch.from_numpy(np.asarray(chosen.lengths, np.int64)))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from openjepa.app.sections import missing, section
 from openjepa.app.world_map import scatter
 
 LARGEST_FILM = 8_000_000  # bytes; a larger one stays in its folder, and the page says where
+KINDS = (".gif", ".mp4")  # of films; the .mp4 is shown where there are both, it is smaller
 CHARTS = 6  # variables that get a chart of their own
 
 
@@ -49,7 +50,8 @@ def read_world(folder: str | Path) -> WorldParts:
             pictures = {name: found[name] for name in found.files}
     plans = []
     for result in sorted((folder / "plan").glob("*/result.json")):
-        films = sorted(result.parent.glob("*.gif"))
+        found = sorted(f for f in result.parent.iterdir() if f.suffix in KINDS)
+        films = [f for f in found if f.suffix == ".mp4" or f.with_suffix(".mp4") not in found]
         shown = [(f.name, f.read_bytes() if f.stat().st_size <= LARGEST_FILM else None) for f in films]
         plans.append((result.parent.name, json.loads(result.read_text(encoding="utf-8")), shown))
     return WorldParts(measured, pictures, plans)
@@ -159,21 +161,30 @@ ROWS = {
 
 
 def plan(folder: str, name: str, result: Mapping[str, Any], films: Sequence[tuple[str, bytes | None]]) -> str:
+    shown = "".join(film(folder, name, *one) for one in films)
+    shown = f'<div class="charts">{shown}</div>' if shown else ""
+    if result.get("kind") == "one":
+        return f"<h3>{escape(name)}</h3><p>{escape(result['about'])}</p>{shown}"
     head = ["", "any time", "95 %", "at the end", "95 %", "n"]
     rows = []
     for key, row in result["rows"].items():
         shares = [x for k in ("any", "end") for x in (percent(row[k]["rate"]), percents(row[k]))]
         rows.append([ROWS.get(key, key), *shares, str(row["n"])])
-    shown = "".join(film(folder, name, *one) for one in films)
     about = f"<h3>{escape(name)}, {result['split']} pairs {escape(result['manifest']['hash'])}</h3>"
-    return about + table(head, rows) + (f'<div class="charts">{shown}</div>' if shown else "")
+    rule = result.get("protocol", {}).get("about", "")
+    about += f'<p class="lead">{escape(rule)}</p>' if rule else ""
+    return about + table(head, rows) + shown
 
 
 def film(folder: str, protocol: str, name: str, data: bytes | None) -> str:
-    """A GIF inside the page."""
+    """A GIF or MP4 inside the page."""
     if data is None:
         return f'<div class="missing">A film too large for the page: {escape(f"{folder}/plan/{protocol}/{name}")}</div>'
-    address = "data:image/gif;base64," + base64.b64encode(data).decode()
+    text = base64.b64encode(data).decode()
+    if name.endswith(".mp4"):
+        source = f'<video controls loop muted autoplay playsinline src="data:video/mp4;base64,{text}"></video>'
+        return f'<figure class="chart"><figcaption>{escape(name)}</figcaption>{source}</figure>'
+    address = "data:image/gif;base64," + text
     return f'<figure class="chart"><figcaption>{escape(name)}</figcaption><img alt="film" src="{address}"></figure>'
 
 

@@ -6,7 +6,7 @@ planned action holds that many world actions, side by side.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from openjepa.core.types import Dynamics
 from openjepa.data.episodes.scale import Scale
 from openjepa.plan.base import Bounds
-from openjepa.plan.cost import CostConfig, Effort, LatentGoal, ModelCost, Term
+from openjepa.plan.cost import CostConfig, Disagreement, Effort, LatentGoal, Learned, ModelCost, StateGoal, Term
 from openjepa.plan.simulator import Simulator, WorldGoal
 from openjepa.worlds.base import World
 
@@ -92,6 +92,20 @@ class Scales:
         return actions if self.scale.discrete is not None else np.clip(actions, self.low, self.high)
 
 
+@dataclass(frozen=True)
+class Heads:
+    """What costs beside the distance in z are computed with, fitted on frozen z.
+
+    state    latents (..., D) or (..., N, D) -> (..., P), variables of which each gap of 1 counts alike
+    steps    (z, z of the goal) -> steps to it
+    members  models that share the planner's latents, whose disagreement is doubt
+    """
+
+    state: Callable[[Tensor], Tensor] | None = None
+    steps: Callable[[Tensor, Tensor], Tensor] | None = None
+    members: Sequence[Dynamics] = ()
+
+
 class Agent(Protocol):
     """What `receding.MPC` needs: something that looks, and turns a goal into a cost.
 
@@ -109,6 +123,7 @@ class Agent(Protocol):
 class LatentAgent:
     """A world model and its scales. Its cost knows the model, two latents, and nothing else.
 
+    heads      what `cost.goal` other than "latent", and `cost.doubt`, need
     max_bytes  see `ModelCost`
     """
 
@@ -120,6 +135,7 @@ class LatentAgent:
         scales: Scales,
         cost: CostConfig | None = None,
         *,
+        heads: Heads | None = None,
         device: torch.device | str = "cpu",
         max_bytes: int = 256 * 2**20,
     ) -> None:
@@ -130,7 +146,10 @@ class LatentAgent:
         if isinstance(model, nn.Module):
             model.to(device).eval()
         self.model, self.scales, self.how = model, scales, cost or CostConfig()
-        self.device, self.max_bytes = torch.device(device), max_bytes
+        self.device, self.max_bytes, self.heads = torch.device(device), max_bytes, heads or Heads()
+        needs = {"latent": True, "state": self.heads.state, "steps": self.heads.steps}
+        if not needs[self.how.goal] or (self.how.doubt and len(self.heads.members) < 2):
+            raise ValueError(f"heads must hold what the cost needs, got {self.heads} for {self.how!r}.")
 
     @torch.no_grad()
     def think(self, seen: np.ndarray) -> Tensor:
@@ -138,11 +157,21 @@ class LatentAgent:
         return torch.cat([self.model.encode(x) for x in parts])
 
     def cost(self, now: Tensor, goal: Tensor) -> ModelCost:
-        terms: list[Term] = [LatentGoal(goal, self.how.distance, self.how.over)]
+        terms = [self.goal_term(goal)]
+        if self.how.doubt:
+            terms.append(Disagreement(self.heads.members, weight=self.how.doubt))
         if self.how.effort:
             rest = self.scales.bounds().still.to(self.device)
             terms.append(Effort(rest, weight=self.how.effort))
         return ModelCost(self.model, now, terms, self.max_bytes)
+
+    @torch.no_grad()
+    def goal_term(self, goal: Tensor) -> Term:
+        if self.heads.state is not None and self.how.goal == "state":
+            return StateGoal(self.heads.state, self.heads.state(goal), self.how.over)
+        if self.heads.steps is not None and self.how.goal == "steps":
+            return Learned(self.heads.steps, goal, self.how.over)
+        return LatentGoal(goal, self.how.distance, self.how.over)
 
 
 class SimulatorAgent:

@@ -29,14 +29,19 @@ Distance = Literal["mse", "l1", "l2", "cosine"]
 class CostConfig(Config):
     """How the future is compared with the goal.
 
+    goal      "latent": distance to the goal's z; "state": to what a linear probe reads from the goal's z, each variable
+              over its spread; "steps": a learned count of steps to the goal, the negative of a value
     distance  "mse" and "l1": means over all features; "l2": Euclidean length; "cosine": 1 - cosine, mean over tokens
     over      "last": the last step counts; "sum": all steps, so that arriving early and staying pays
     effort    weight of the squared size of the actions, summed over time
+    doubt     weight of what an ensemble disagrees about, summed over time
     """
 
+    goal: Literal["latent", "state", "steps"] = "latent"
     distance: Distance = "mse"
     over: Over = "last"
     effort: float = Field(0.0, ge=0)
+    doubt: float = Field(0.0, ge=0)
 
 
 class Imagined(NamedTuple):

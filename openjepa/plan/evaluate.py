@@ -12,7 +12,8 @@ import torch
 from openjepa.config import Config
 from openjepa.core.interval import wilson
 from openjepa.core.types import Dynamics
-from openjepa.plan.agent import Agent, LatentAgent, Scales, SimulatorAgent
+from openjepa.plan.agent import Agent, Heads, LatentAgent, Scales, SimulatorAgent
+from openjepa.plan.judge import judged
 from openjepa.plan.protocol import Manifest, Protocol, draw_pairs
 from openjepa.plan.receding import MPC, Controller, Drive, Random, Still, drive
 from openjepa.worlds.base import World
@@ -51,6 +52,10 @@ class Result:
                 seconds = "-" if row["seconds"] is None else f"{row['seconds']['per_episode']:.2f}"
                 label += "" if row["n"] == v["n"] else f" (n = {row['n']})"
                 lines.append(f"{label:42s}{shares}{steps:>8s}{seconds:>11s}")
+        if v["protocol"]["judge"]:
+            lines.append(v["protocol"]["about"])
+        if self.manifest.episodes():
+            lines.append(f"Pairs are from {len(self.manifest.episodes())} held-out episodes.")
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -76,6 +81,7 @@ def evaluate(
     ceiling_episodes: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    heads: Heads | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Result:
     """Success under `protocol`, with the controls beside it.
@@ -90,13 +96,13 @@ def evaluate(
     ceiling_episodes  the planner on the true simulator is measured on so many of the pairs, the first ones, by default
                 on all: simulators can be slow. A world whose states cannot be set has no such row
     seed        of the search and of the random policy
+    heads       what the protocol's cost needs beside the model, see `agent.Heads`
     tell        called with the name of each row before it is measured
     """
-    require_sense(model, world, protocol, preprocess, controls)
+    world = require_sense(model, world, protocol, preprocess, controls)
     skip = protocol.skip if skip is None else skip
     pairs = draw_pairs(protocol, world, split=split, episodes=episodes, held_out=held_out)
-    ball = protocol.ball and world.discrete is None
-    bounded = {"skip": skip, "norm": float(world.high.max()) if ball else None}
+    bounded = {"skip": skip, "norm": float(world.high.max()) if protocol.ball and world.discrete is None else None}
     scales = Scales.of(preprocess, world, **bounded) if preprocess else Scales.of_world(world, **bounded)  # type: ignore[arg-type]
     cfg = protocol.search(planner, skip=skip)
     take = min(protocol.takes(skip), cfg.horizon)  # type: ignore[attr-defined]  # a plan of one's own may be shorter
@@ -107,7 +113,7 @@ def evaluate(
         shown = goals if agent.sees == "state" else world.observe(goals)
         return MPC(agent, shown, cfg, take=take, warm=protocol.warm, seed=seed, ceiling=ceiling)
 
-    agent = None if model is None else LatentAgent(model, scales, protocol.cost, device=device)
+    agent = None if model is None else LatentAgent(model, scales, protocol.cost, heads=heads, device=device)
     makers = controllers(agent, SimulatorAgent(world, scales, protocol.cost), world, mpc, seed, protocol.ball)
     wanted = [name for name in (*(("model",) if agent else ()), *controls) if name in makers]
     rows, drives = {}, {}
@@ -130,7 +136,7 @@ def evaluate(
         "seed": seed,
         "split": split,
         "n": len(pairs),
-        "manifest": {"hash": pairs.hash, "refused": pairs.refused},
+        "manifest": {"hash": pairs.hash, "refused": pairs.refused, "episodes": len(pairs.episodes())},
         "headline": protocol.success,
         "rows": rows,
     }
@@ -149,8 +155,8 @@ def require_sense(
     protocol: Protocol,
     preprocess: Mapping[str, Any] | None,
     controls: Sequence[str],
-) -> None:
-    """What can be refused before anything is drawn."""
+) -> World:
+    """The world under the protocol's own rule; what can be refused is refused before anything is drawn."""
     if model is not None and preprocess is None:
         raise ValueError("preprocess must be given with a model, got None. It is in the checkpoint's config.json.")
     if protocol.world["name"] != world.name:
@@ -158,6 +164,7 @@ def require_sense(
     unknown = set(controls) - set(CONTROLS)
     if unknown:
         raise ValueError(f"controls must be among {', '.join(CONTROLS)}, got {', '.join(sorted(unknown))}.")
+    return judged(world, protocol.judge)
 
 
 def controllers(

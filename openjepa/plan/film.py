@@ -14,12 +14,30 @@ GAP, EDGE = 4, 3  # pixels between the pictures, and around them
 GREY, GREEN = np.array([200, 200, 200], np.uint8), np.array([60, 170, 80], np.uint8)
 
 
-def frames(world: World, happened: Drive, goals: np.ndarray, episode: int, *, size: int = 192) -> np.ndarray:
-    """Frames (T + 1, H, W, 3) uint8 of one episode, the start included, up to the step at which it was over."""
+def frames(
+    world: World,
+    happened: Drive,
+    goals: np.ndarray,
+    episode: int,
+    *,
+    size: int = 192,
+    shown: np.ndarray | None = None,
+    blank: bool = False,
+) -> np.ndarray:
+    """Frames (T + 1, H, W, 3) uint8 of one episode, the start included, up to the step at which it was over.
+
+    shown  a picture of the goal, (H, W, C) uint8, where there is no state to draw; blank: nothing is known of it
+    """
     steps = int(happened.steps[episode])
     states, reached = happened.states[episode, : steps + 1], happened.reached[episode, : steps + 1]
     now = world.draw(states, size)  # (T + 1, size, size, 3)
-    goal = np.broadcast_to(world.draw(goals[episode][None], size), now.shape)
+    if blank:
+        goal = np.full_like(now[:1], 255)
+    elif shown is not None:
+        goal = resized(shown, size)[None]
+    else:
+        goal = world.draw(goals[episode][None], size)
+    goal = np.broadcast_to(goal, now.shape)
     tall, wide = size + 2 * EDGE, 2 * size + 4 * EDGE + GAP
     film = np.empty((len(now), tall, wide, 3), np.uint8)
     film[:] = 255
@@ -29,6 +47,12 @@ def frames(world: World, happened: Drive, goals: np.ndarray, episode: int, *, si
     film[:, EDGE : EDGE + size, EDGE : EDGE + size] = now
     film[:, EDGE : EDGE + size, half + GAP + EDGE : half + GAP + EDGE + size] = goal
     return film
+
+
+def resized(picture: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, C) uint8 as (size, size, 3); of two channels the first is shown."""
+    rgb = picture if picture.shape[-1] == 3 else np.repeat(picture[..., :1], 3, -1)
+    return np.asarray(Image.fromarray(rgb).resize((size, size), Image.Resampling.NEAREST))
 
 
 def save_film(film: np.ndarray, path: str | Path, *, rate: float = 15.0, hold: float = 1.0) -> Path:
@@ -61,11 +85,18 @@ def _gif(film: np.ndarray, path: Path, rate: float, hold: float) -> None:
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=lasting, loop=0, optimize=False)
 
 
-def _mp4(film: np.ndarray, path: Path, rate: float, hold: float) -> None:
+def require_codec() -> None:
+    """A `ValueError` where no .mp4 can be written."""
     try:
-        import av
+        import av  # noqa: F401
     except ImportError:
-        raise ValueError("an .mp4 needs PyAV. Do pip install av, or write a .gif.") from None
+        raise ValueError("an .mp4 needs PyAV, and it is not installed. Do pip install av, or write a .gif.") from None
+
+
+def _mp4(film: np.ndarray, path: Path, rate: float, hold: float) -> None:
+    require_codec()
+    import av
+
     film = film[:, : film.shape[1] // 2 * 2, : film.shape[2] // 2 * 2]  # the codec wants even sides
     film = np.concatenate([film, np.repeat(film[-1:], round(rate * hold), 0)])
     with av.open(str(path), "w") as box:

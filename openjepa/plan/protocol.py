@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from openjepa.config import Config, nearest, parse
 from openjepa.plan import PLANNERS
 from openjepa.plan.cost import CostConfig
+from openjepa.plan.judge import JudgeConfig
 from openjepa.worlds.base import World
 
 TRIES = 1000  # draws of one pair until its start is not solved already
@@ -51,6 +52,7 @@ class Protocol(Config):
     take      planned actions until the next look
     warm      the next search starts from what is left of the last plan
     ball      the length of an action is bounded, not each of its numbers
+    judge     a success rule of the protocol's own, in place of the world's
     cost      how a model's future is compared with the goal
     planner   the search that is used when no other is given
     tune, report  seeds of pairs for choosing settings, and for numbers; they must not overlap
@@ -71,6 +73,7 @@ class Protocol(Config):
     take: int = Field(1, ge=1)
     warm: bool = True
     ball: bool = False
+    judge: JudgeConfig | None = None
     cost: CostConfig = CostConfig()
     planner: dict[str, Any] = {"name": "cem"}
     tune: Seeds
@@ -107,7 +110,11 @@ class Protocol(Config):
     @property
     def hash(self) -> str:
         """Of everything above: 16 hex digits of a SHA-256."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        values = self.model_dump(mode="json")
+        for group, name in ((values, "judge"), (values["cost"], "goal"), (values["cost"], "doubt")):
+            if group[name] in (None, "latent", 0.0):  # settings of later make no protocol another one by being there
+                del group[name]
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -172,6 +179,11 @@ class Manifest:
     def first(self, n: int | None) -> Manifest:
         """The first n pairs; all of them for None or where there are fewer."""
         return Manifest(self.starts[:n], self.goals[:n], self.origin[:n], self.split, self.refused)
+
+    def episodes(self) -> set[str]:
+        """Names of the held-out episodes that the pairs are from; none where the world drew them."""
+        found = (text.partition(": episode ")[2].rpartition(", step ")[0] for text in self.origin)
+        return {name for name in found if name}
 
     @property
     def hash(self) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from openjepa.config import Config
 from openjepa.core.types import Dynamics
+from openjepa.plan.agent import Heads
 from openjepa.plan.evaluate import CONTROLS, Result, evaluate
 from openjepa.plan.film import frames, save_film
 from openjepa.plan.protocol import Protocol, load_protocol
@@ -36,7 +37,8 @@ def run_protocol(
     seed: int = 0,
     device: torch.device | str = "cpu",
     films: int = 1,
-    film: Literal["gif", "mp4"] = "gif",
+    film: Literal["gif", "mp4", "both"] = "gif",
+    heads: Heads | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Result:
     """`evaluate`, and what it found written to the folder `out`.
@@ -53,7 +55,8 @@ def run_protocol(
     world = make_world(protocol.world) if world is None else world
     result = evaluate(
         model, world, protocol, planner, preprocess, skip=skip, split=split, episodes=episodes, held_out=held_out,
-        controls=controls, ceiling_episodes=ceiling_episodes, seed=seed, device=device, tell=tell,
+        controls=controls, ceiling_episodes=ceiling_episodes, seed=seed, device=device, heads=heads,
+        tell=tell,
     )  # fmt: skip
     if out is None:
         return result
@@ -62,16 +65,22 @@ def run_protocol(
     files = ["result.json", "pairs.json", "protocol.json"]
     for name in [n for n in ("model", "simulator") if n in result.drives][:1]:
         for episode in range(min(films, len(result.manifest))):
-            pictures = frames(world, result.drives[name], result.manifest.goals, episode)
-            files.append(save_film(pictures, folder / f"{name}_{episode:03d}.{film}").name)
+            try:
+                pictures = frames(world, result.drives[name], result.manifest.goals, episode)
+            except ValueError as e:  # a world that cannot be drawn: the numbers are not lost for that
+                result.values["no_film"] = str(e)
+                break
+            for ending in ("gif", "mp4") if film == "both" else (film,):
+                files.append(save_film(pictures, folder / f"{name}_{episode:03d}.{ending}").name)
     result.values["files"] = files
-    _write(folder / "pairs.json", result.manifest.as_dict())
-    _write(folder / "protocol.json", protocol.model_dump(mode="json"))
-    _write(folder / "result.json", result.as_dict())
+    write_json(folder / "pairs.json", result.manifest.as_dict())
+    write_json(folder / "protocol.json", protocol.model_dump(mode="json"))
+    write_json(folder / "result.json", result.as_dict())
     return result
 
 
-def _write(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
     part = path.with_suffix(".json.part")
     part.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)

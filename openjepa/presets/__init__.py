@@ -24,6 +24,7 @@ from openjepa.presets.clips import (
     vjepa_vith_384,
     vjepa_vitl,
 )
+from openjepa.presets.own_worlds import world_pixels, world_states
 from openjepa.presets.pictures import (
     cifar10_ijepa_cpu,
     cifar10_ijepa_gpu,
@@ -62,6 +63,8 @@ PRESETS: dict[str, Callable[[], Settings]] = {
     "vjepa21-vitl": vjepa21_vitl,
     "vjepa21-vitl-cooldown": vjepa21_vitl_cooldown,
     "vjepa2-ac-vitg": vjepa2_ac_vitg,
+    "world-states": world_states,
+    "world-pixels": world_pixels,
 }
 
 

@@ -216,7 +216,7 @@ def sentence(row: Row, seconds_left: float | None) -> str:
     found = [k for k in row if "/" in k and k not in terms and groups[k.partition("/")[0]] <= FEW]
     shown = ["loss", *(terms if len(terms) > 1 else []), *found]
     words = [f"{k.removeprefix('terms/')} {row[k]:.4g}" for k in shown if isinstance(row.get(k), int | float)]
-    words.append(f"{row['images_per_s']:.0f} images/s")
+    words += [f"{row[k]:.0f} {k.removesuffix('_per_s')}/s" for k in row if k.endswith("_per_s")]
     if seconds_left is not None:
         words.append(f"{clock_time(seconds_left)} left")
     return "  ".join([f"step {row['step']}{total}", *words])

@@ -32,6 +32,11 @@ from openjepa.train.weights import load_initial
 Observer = Callable[[Moment], dict[str, float]]
 
 
+def rate_name(method: Method) -> str:
+    """What a step counts: images_per_s, windows_per_s or clips_per_s."""
+    return "images_per_s" if method.eats == "pictures" else f"{method.eats}_per_s"
+
+
 class Stream(Protocol):
     """Where batches come from: a function of the step, so that a resumed run sees what it would have seen.
 
@@ -198,7 +203,7 @@ class Corridor:
             **means,
             "lr": learning_rate(optim, self.done - 1, at),
             "wd": weight_decay(optim, self.done - 1, at),
-            "images_per_s": round(trainer.run.batch_size * (self.done - self.mark[0]) / seconds, 1),
+            rate_name(trainer.method): round(trainer.run.batch_size * (self.done - self.mark[0]) / seconds, 1),
             **found,
         }
         self.log.row(row)

@@ -63,6 +63,7 @@ class GymWorld:
     Config: ClassVar[type[SimulatorConfig]] = GymConfig
     ahead: ClassVar[int] = 25
     scripted: ClassVar[dict[str, str]] = {}
+    serial: ClassVar[bool] = True  # steps one state after the other: a planner on it is slow
 
     def __init__(self, cfg: Any) -> None:
         self.cfg, self.name = cfg, cfg.name

@@ -69,7 +69,7 @@ def settings(out, data, **changes):
 
 def rows(out):
     found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in ("time", "images_per_s")} for row in found]
+    return [{k: v for k, v in row.items() if k not in ("time", "windows_per_s")} for row in found]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -1,0 +1,59 @@
+"""What a planner's cost needs beside the model: a probe of the state, a count of steps, the members of an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from openjepa.app.dreaming import Dreamer
+from openjepa.app.world_probe import learnt_latents, state_readout
+from openjepa.plan.agent import Heads
+from openjepa.plan.cost import CostConfig
+from openjepa.plan.reach import ReachConfig, fit_reach
+from openjepa.probe.variables import flat
+
+
+def heads_for(found: Dreamer, cost: CostConfig) -> Heads | None:
+    """Fitted on training episodes alone, on frozen z; None where the cost asks for nothing."""
+    members = members_of(found) if cost.doubt else ()
+    if cost.goal == "state":
+        return Heads(state=state_probe(found), members=members)
+    if cost.goal == "steps":
+        return Heads(steps=step_counter(found), members=members)
+    return Heads(members=members) if members else None
+
+
+def members_of(found: Dreamer) -> tuple[Any, ...]:
+    """The predictors of the run's ensemble, each as a model of its own."""
+    method: Any = found.method
+    members = method.members() if callable(getattr(method, "members", None)) else []
+    if len(members) < 2:
+        raise ValueError(
+            f"cost.doubt must have an ensemble that can disagree, got one predictor in {found.run.path}. "
+            "Train pldm with method.members=3 or more."
+        )
+    return tuple(members)
+
+
+def state_probe(found: Dreamer) -> Callable[[Tensor], Tensor]:
+    """What the probe of `openjepa probe` reads, in units of each variable's spread; angles as cosine and sine."""
+    readout, shape = state_readout(found)
+    if readout is None:
+        raise ValueError(
+            f"cost.goal=state must have states to learn from, got none in {found.data.path}. Leave it at latent."
+        )
+
+    def read(z: Tensor) -> Tensor:
+        before = z.shape[: z.dim() - len(shape)]
+        found_targets = readout.targets(flat(z.reshape(-1, *shape))) / readout.scale
+        return found_targets.float().reshape(*before, -1)
+
+    return read
+
+
+def step_counter(found: Dreamer) -> Callable[[Tensor, Tensor], Tensor]:
+    """The learned distance, see `openjepa.plan.reach`."""
+    head = fit_reach(learnt_latents(found), ReachConfig(steps=2000, seed=found.run.config.seed))
+    return head.to(found.device)
