@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
+from openjepa.core.compare import whiten_tokens
 from openjepa.core.rollout import rollout
 from openjepa.core.types import Clock, Dynamics, Space
+from openjepa.methods.vjepa import VJEPA, VJEPAConfig
 from openjepa.methods.vjepa2_ac import VJEPA2AC, VJEPA2ACConfig
+from openjepa.nn import ClipViT, ViT
 from openjepa.nn.ac_predictor import ACPredictor, rotation_3d
 from openjepa.nn.position import rotate
-from tests.methods.test_contract import make, step, trainable
-from tests.methods.toy_windows import dot
+from openjepa.nn.rescaled import Rescaled
+from tests.methods.test_contract import TINY, make, step, trainable
+from tests.methods.toy_windows import dot, dots
 from tests.nn.test_dynamics import reach
 
 
@@ -121,3 +125,34 @@ def test_the_encoder_never_moves_and_it_learns_to_move_the_dot() -> None:
         wrong = method.losses(batch._replace(action=batch.action.roll(1, 0)), Clock())[0]["forced"]
         z = method.encode(batch.obs.flatten(0, 1)).unflatten(0, (128, 4))
     assert right < (z[:, 1:] - z[:, :-1]).abs().mean() and right < 0.9 * wrong, (right, wrong)
+
+
+def test_an_encoder_of_clips_sees_each_frame_as_a_whole_tubelet() -> None:
+    """Built by name, or the teacher of a V-JEPA behind other statistics, as `checkpoint` brings it."""
+    method = make("vjepa2_ac").eval()
+    assert isinstance(method.encoder, ClipViT) and method.encoder.grid == (1, 4, 4) and method.grid == (4, 4)
+    frame = dot(3, 4).obs[:, 0]
+    twice = whiten_tokens(method.encoder(frame[:, None].expand(-1, 2, -1, -1, -1)))
+    assert torch.equal(method.encode(frame), twice)
+
+    cfg = VJEPAConfig.model_validate(TINY["vjepa"] | {"views": [{"frames": 8}]})
+    teacher = VJEPA(cfg, size=16, channels=1).teacher
+    given = Rescaled(teacher, mean=[0.0], std=[1.0], own_mean=[0.5], own_std=[2.0])
+    method = VJEPA2AC(method.cfg, space=dots(16), encoder=given)
+    assert method.encode(frame).shape == (3, 16, 32)
+    assert torch.allclose(method.encode(frame), whiten_tokens(teacher((frame - 0.5) / 2)), atol=1e-5)
+    terms, _ = method.losses(dot(3, 4), Clock())
+    sum(terms.values()).backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert isinstance(make("vjepa2_ac", clips=False).encoder, ViT)
+
+
+def test_its_planner_is_a_search_of_ours() -> None:
+    from openjepa.plan.cost import CostConfig
+    from openjepa.plan.protocol import planner_config
+    from openjepa.presets.clips import vjepa2_ac_planner
+
+    found = vjepa2_ac_planner()
+    cem = planner_config(found["planner"])
+    assert (cem.horizon, cem.samples, cem.elites, cem.iterations, cem.momentum) == (2, 400, 10, 10, 0.15)
+    assert CostConfig.model_validate(found["cost"]).distance == "l1"

@@ -76,3 +76,14 @@ def test_rates_are_written_to_all_groups():
     for group in optimizer.param_groups:
         assert group["lr"] == lr
         assert group["weight_decay"] == (0.0 if group["name"].endswith("no_decay") else decay)
+
+
+def test_a_stretched_schedule_is_the_beginning_of_a_longer_one() -> None:
+    """V-JEPA's stop at 1 / 1.25 of theirs; the warm-up is counted from the run itself."""
+    cfg = OptimConfig(lr=1.0, warmup=0.1, final_factor=0.0, weight_decay=0.04, weight_decay_end=0.4)
+    early = cfg.override({"stretch": 1.25})
+    longer = cfg.override({"warmup": 10})
+    for step in (0, 5, 9, 10, 50, 99):
+        assert learning_rate(early, step, 100) == pytest.approx(learning_rate(longer, step, 125))
+        assert weight_decay(early, step, 100) == pytest.approx(weight_decay(longer, step, 125))
+    assert learning_rate(early, 99, 100) > 0.05 and weight_decay(early, 99, 100) < 0.39
