@@ -60,13 +60,13 @@ def execute(run: RunConfig, *, method: Method | None = None, observers: Observer
 
 
 def require_same_data(out: Path, data: dict[str, Any]) -> None:
-    """A resumed run must find the pictures or episodes it began with: their order decides what every step sees."""
+    """A resumed run must find what it began with: the order of the data decides what every step sees."""
     try:
         began = json.loads((out / "env.json").read_text(encoding="utf-8"))["data"]
     except (OSError, ValueError, KeyError):
         return  # stopped before it was written
     if began["fingerprint"] != data["fingerprint"]:
-        what = "episodes" if "episodes" in data and "windows" in data else "pictures"
+        what = "videos" if "videos" in data else "episodes" if "windows" in data else "pictures"
         raise ValueError(
             f"the {what} of a resumed run must be those it began with, got {data[what]} with fingerprint "
             f"{data['fingerprint']} instead of {began.get(what)} with {began['fingerprint']}. "

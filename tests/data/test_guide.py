@@ -39,3 +39,18 @@ def test_every_format_of_episodes_is_in_the_guide():
     words = {"npz": ".npz", "hdf5": "HDF5", "minari": "Minari", "lerobot": "LeRobot", "tracks": "pedestrian tracks"}
     text = (GUIDE.parent / "episodes.md").read_text(encoding="utf-8")
     assert words.keys() == FORMATS.keys() and all(word in text for word in words.values())
+
+
+def test_the_guide_to_clips_runs_and_is_complete():
+    from openjepa.data.clips import FORMATS
+
+    text = (GUIDE.parent / "clips.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    scope: dict = {}
+    exec(code, scope)
+    assert scope["batch"].view.shape == (1, 16, 8, 3, 32, 32) and scope["clips"].shape == (16, 8, 3, 32, 32)
+    assert scope["truth"]["position"].shape == (16, 8, 2, 2)
+    words = {"folder": "a folder of video", "list": "list.txt", "parquet": "Parquet", "shards": ".tar",
+             "frames": "numbered pictures", "pictures": "pictures:", "arrays": "clips.npy",
+             "moving-mnist": "moving-mnist:", "bouncing-shapes": "bouncing-shapes"}  # fmt: skip
+    assert words.keys() == FORMATS.keys() and all(word in text for word in words.values())

@@ -206,7 +206,8 @@ def _save(kept: Path, outlines: Outlines, sizes: np.ndarray, bad: list[tuple[int
         kept.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
             about = json.dumps({"version": _VERSION, "bad": bad})
-            np.savez(file, about=np.array(about), bytes=sizes, **outlines.arrays())
+            everything: dict[str, Any] = {"about": np.array(about), "bytes": sizes, **outlines.arrays()}
+            np.savez(file, **everything)
         part.replace(kept)
     except OSError as e:
         log.warning("what was learned of the videos is not kept in %s (%s)", kept.parent, e)

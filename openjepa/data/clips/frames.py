@@ -95,14 +95,14 @@ def open_frames(cfg: ClipConfig) -> ClipsFound:
         except BadPicture as e:
             bad.append((name, f"{os.path.basename(files[0])}: {e}"))
     lengths = np.array([len(files) for _, files in kept], dtype=np.int64)
-    files = Names(f for _, some in kept for f in some)
+    packed = Names(f for _, some in kept for f in some)
     labels, classes = _classes([name for name, _ in kept])
     sizes = np.array([(h.height, h.width) for h in heads], dtype=np.int64).reshape(-1, 2)
-    weights = [os.path.getsize(os.path.join(root, f)) for f in files]
+    weights = [os.path.getsize(os.path.join(root, f)) for f in packed]
     return ClipsFound(
         kind="frames", where=str(root), names=Names(name for name, _ in kept),
-        stamp=digest(*files, np.array(weights)), lengths=lengths, rates=np.full(len(kept), cfg.rate or np.nan),
-        reel=Frames(files, np.cumsum(lengths), str(root), sizes, cfg.channels, cfg.rate), sizes=sizes, labels=labels,
+        stamp=digest(*packed, np.array(weights)), lengths=lengths, rates=np.full(len(kept), cfg.rate or np.nan),
+        reel=Frames(packed, np.cumsum(lengths), str(root), sizes, cfg.channels, cfg.rate), sizes=sizes, labels=labels,
         codecs=np.array([h.format for h in heads], dtype=str), classes=classes, bad=bad,
     )  # fmt: skip
 

@@ -261,8 +261,8 @@ class ClipSource:
             )
         bad = self.bad + [(self.names[int(i)], _short(int(self.lengths[i]), wanted)) for i in short]
         check_bad(bad, len(self) + len(self._found_bad), len(self), self.max_bad, "unusable videos")
-        for i in short:
-            self._bad[int(i)] = _short(int(self.lengths[i]), wanted)
+        for k in short.tolist():
+            self._bad[k] = _short(int(self.lengths[k]), wanted)
 
 
 def _short(length: int, wanted: str) -> str:

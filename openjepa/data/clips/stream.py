@@ -101,7 +101,8 @@ class ClipStream:
             kind = self.plan.kind(step)
             view, rows = self.views[kind], self.plan.rows(self.source, step, micro)
             numbers = _numbers(self.source, view, rows, self.plan.starts(view, kind, step, micro))
-            boxes, flips = self.plan.boxes(view, kind, step, micro, *map(int, self.source.sizes[0]))
+            height, width = self.source.sizes[0].tolist()
+            boxes, flips = self.plan.boxes(view, kind, step, micro, height, width)
             crops = []
             for v in range(view.count):
                 clips = torch.from_numpy(np.ascontiguousarray(reel.take(rows, numbers[:, v])))  # (B, T, C, H, W)
