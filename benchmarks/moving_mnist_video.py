@@ -5,14 +5,15 @@
 
 Clips of 20 frames, 64 x 64, two digits (`openjepa.data.clips`, the paper's conventions). V-JEPA is the preset
 moving-mnist-vjepa-cpu; I-JEPA has the same network but for time (vit_micro/8, rotary positions, the same additions) and
-learns from single frames of the same clips by the recipe of cifar10-ijepa-cpu, for as many core-minutes. Both are frozen and read by the same linear maps;
-beside them the raw pixels and V-JEPA's encoder untrained. I-JEPA sees a clip frame by frame.
+learns from single frames of the same clips by the recipe of cifar10-ijepa-cpu, for as many core-minutes. Both are
+frozen and read by the same linear maps; beside them the raw pixels and V-JEPA's encoder untrained. I-JEPA sees a clip
+frame by frame.
 
   pair       which two digits of 55 pairs, logistic regression on the mean token
   presence   mean over digits of the average precision of "a k is there", ridge regression on the mean token
-  x, y, vx, vy               R2, mean of both digits; "of the first": of the digit of lower value (clips of two equal ones
-                             left out). Pixels know the mean place by their brightness; the first one's place needs
-                             to know what is where, and velocity needs more than one frame
+  x, y, vx, vy               R2, mean of both digits; "of the first": of the digit of lower value (clips of two equal
+                             ones left out). Pixels know the mean place by their brightness; the first one's place
+                             needs to know what is where, and velocity needs more than one frame
   per step / whole clip      read from the mean token of a time step, one map for all steps; or from those of all steps
                              behind one another, a map for every frame. From one frame velocity cannot be known: per
                              step an image encoder is at 0 by construction, over the whole clip it is not
@@ -120,7 +121,8 @@ def seconds_per_step(run: RunConfig) -> float:
 def presence(sides: tuple[Seen, Seen], digits: list[np.ndarray]) -> dict:
     """Mean over the ten digits of the average precision of "a k is in this clip"; the interval is over digits."""
     features = [x.steps() for x in sides]
-    held = [np.stack([(d[f.index.numpy()] == k).any(1) for k in range(10)], 1) for f, d in zip(features, digits, strict=True)]
+    shown = [d[f.index.numpy()] for f, d in zip(features, digits, strict=True)]  # (N, 2)
+    held = [np.stack([(d == k).any(1) for k in range(10)], 1) for d in shown]
     a, b = (torch.from_numpy(h).float() for h in held)
     z = [f.z.flatten(1) if sides[0].subject.plain else f.z.mean(1) for f in features]
     scored = average_precision(ridge(z[0], a)(z[1]).T, b.T).tolist()

@@ -23,10 +23,10 @@ from openjepa.train.launch import resolve_device
 
 STRIDES = (1, 2, 4)
 OWN = {
-    "order": "frames in order or shuffled, told by a linear map",
-    "reversed": "played forwards or backwards, told by a linear map",
-    "speed": "strides 1, 2 or 4, told by a linear map",
-    "motion": "R2 of positions and velocities, where the source knows them",
+    "order": "Of clips: frames in order or shuffled, told by a linear map.",
+    "reversed": "Of clips: played forwards or backwards, told by a linear map.",
+    "speed": "Of clips: strides 1, 2 or 4, told by a linear map.",
+    "motion": "Of clips: R2 of positions and velocities, where the source knows them.",
 }
 FRAMES = 512  # frames that go through an encoder together
 

@@ -24,6 +24,8 @@ Row = dict[str, str]  # name, type, default, help
 
 def collect() -> dict[str, Any]:
     """Everything that help shows, from the schema itself."""
+    from openjepa.app.clip_measuring import OWN
+    from openjepa.app.dense_measuring import ABOUT
     from openjepa.app.requests import REQUESTS
     from openjepa.data.episodes.config import EpisodeConfig
     from openjepa.interop import EXPORTS
@@ -54,7 +56,7 @@ def collect() -> dict[str, Any]:
         "protocols": {name: load_protocol(name).about for name in protocols()},
         "episodes": describe(EpisodeConfig, "data."),
         "encoders": sorted(ENCODERS),
-        "probes": {name: first_line(probe.__doc__) for name, probe in PROBES.items()},
+        "probes": {name: first_line(probe.__doc__) for name, probe in PROBES.items()} | OWN | ABOUT,
         "formats": {name: first_line(fn.__doc__) for name, fn in EXPORTS.items()},
     }
 

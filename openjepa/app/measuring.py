@@ -30,6 +30,15 @@ def probe_run(run: Run, asked: ProbeRequest) -> dict[str, Any]:
         from openjepa.app.world_probe import probe_world
 
         return probe_world(run, asked)
+    if {"segment", "depth"} & set(asked.kinds):
+        from openjepa.app.dense_measuring import KINDS, probe_dense
+
+        if asked.masks is None or set(asked.kinds) - set(KINDS):
+            raise ValueError(
+                f"kinds must be {' and '.join(KINDS)} alone, with masks=FOLDER or masks=drawn, got "
+                f"kinds={','.join(asked.kinds)} and masks={asked.masks}. Ask for the others apart."
+            )
+        return probe_dense(run, asked)
     if isinstance(run.config.data, ClipConfig):
         from openjepa.app.clip_measuring import probe_clips
 

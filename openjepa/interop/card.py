@@ -84,8 +84,8 @@ def _numbers(row: Mapping[str, Any]) -> tuple[str, str, str]:
         ends = (f"{100 * row['low']:.1f}", f"{100 * row['high']:.1f} %") if "low" in row and "high" in row else ("", "")
         return f"{100 * row['accuracy']:.1f} %", *ends
     value = row.get("r2", row.get("value"))
-    ends = tuple(f"{row[end]:.3f}" if end in row else "" for end in ("low", "high"))
-    return ("" if value is None else f"{value:.3f}"), ends[0], ends[1]
+    low, high = (f"{row[end]:.3f}" if end in row else "" for end in ("low", "high"))
+    return ("" if value is None else f"{value:.3f}"), low, high
 
 
 def _name(config: Mapping[str, Any]) -> str:

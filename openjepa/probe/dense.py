@@ -113,7 +113,8 @@ def segment(
     >>> found.metric, found.value > 0.9
     ('mIoU', True)
     """
-    _check(train, train_masks), _check(test, test_masks)
+    _check(train, train_masks)
+    _check(test, test_masks)
     known = torch.cat([m[m != IGNORED].unique() for m in (train_masks, test_masks)]).unique()
     if len(known) < 2:
         raise ValueError(f"masks must hold at least two classes, got {known.tolist()}. Check the files.")
@@ -169,7 +170,8 @@ def depth(
     >>> found.value < 0.3 < found.parts["rmse of the mean map"]
     True
     """
-    _check(train, train_maps), _check(test, test_maps)
+    _check(train, train_maps)
+    _check(test, test_maps)
     maps, truth = train_maps.float(), test_maps.float()
     known = maps.isfinite()
     if not bool(known.any()) or not bool(truth.isfinite().any()):

@@ -117,3 +117,16 @@ def test_no_video_is_on_both_sides(tmp_path: Path):
     assert with_split(ClipConfig(path="bouncing-shapes", split="test"))[1] is None
     with pytest.raises(ValueError, match="other videos"):
         sides(ClipConfig(path="bouncing-shapes:9"), ClipConfig(path="bouncing-shapes:9"), prepare, 0)
+
+
+def test_masks_on_clips_and_on_pictures(run: Run, pictures: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("openjepa.probe.dense.FEWEST", 4)  # steps: what the heads learn is tested in tests/probe
+    for one, data in ((run, "bouncing-shapes:24"), (pictures, "shapes:60")):
+        found = one.probe(data=data, kinds=["segment"], masks="drawn")
+        names = [row["name"] for row in found["scores"]]
+        assert names == ["segmentation, linear head (mIoU)", "segmentation, small head (mIoU)"]
+        assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in found["scores"])
+    with pytest.raises(ValueError, match="alone"):
+        pictures.probe(data="shapes:60", kinds=["segment", "knn"], masks="drawn")
+    with pytest.raises(ValueError, match="masks=None"):
+        pictures.probe(data="shapes:60", kinds=["segment"])
