@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from itertools import chain
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -95,7 +95,7 @@ class OnClips(Method):
     teacher: ClipViT
     cfg: ClipsConfig
 
-    def build(self, size: int, channels: int, encoder: nn.Module | None, predictor: dict[str, int | bool]) -> None:
+    def build(self, size: int, channels: int, encoder: nn.Module | None, predictor: dict[str, Any]) -> None:
         """Student, teacher, predictor and the projector of `beyond_the_paper`; `predictor`: its further settings."""
         cfg = self.cfg
         if encoder is not None and not isinstance(encoder, ClipViT):
