@@ -7,7 +7,7 @@ from typing import Any
 from openjepa.app.fields import read
 from openjepa.config import nearest
 
-SOURCES = {  # what DataConfig.path may be
+SOURCES = {  # what data.path may be
     "FOLDER/": "pictures, recursive; class folders become labels",
     "LIST.txt, LIST.csv": "one picture per line, with a label where a second column has one",
     "FILE.npy, FILE.npz": "arrays of pictures (and labels)",
@@ -17,6 +17,11 @@ SOURCES = {  # what DataConfig.path may be
     "hf://NAME": "a Hugging Face data set",
     "digits": "scikit-learn's 1,797 handwritten digits, 8 x 8",
     "shapes": "drawn on the fly: shape, colour, place and size vary",
+    "VIDEOS/, FILE.mp4": "video files, recursive, for methods that learn from clips; lists, Parquet, shards too",
+    "FRAMES/": "folders of numbered pictures, each a video",
+    "pictures:PATH": "pictures as clips of one frame",
+    "moving-mnist:PATH[:N]": "two digits that bounce, drawn from the MNIST files at PATH",
+    "bouncing-shapes[:N]": "two shapes that bounce, drawn",
     "EPISODES/": "what `openjepa collect` wrote, for methods that learn from episodes",
     "FILE.npz, FOLDER/*.npz": "episodes as arrays: observations, actions, states",
     "FILE.hdf5": "episodes, flat or one group each (robomimic); Minari's folder too",
