@@ -109,7 +109,7 @@ class Preprocess:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str) -> Preprocess:
+    def from_dict(cls, values: Mapping[str, Any], source: str) -> Self:
         """From the "preprocess" group of a config.json; `source` is named in errors."""
         known: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in cls.__dataclass_fields__

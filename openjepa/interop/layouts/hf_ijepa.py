@@ -34,7 +34,7 @@ def read(found: Found, asked: Asked) -> Opened:
     depth = 1 + max((int(k.split(".")[1]) for k in ours if k.startswith("blocks.")), default=-1)
     hidden = shape_of(ours, "blocks.0.mlp.fc1.weight", 2, found)[0]
     depth = int(config.get("num_hidden_layers", depth))
-    refuse_settings(found, hidden_act="gelu", qkv_bias=True)
+    refuse_settings(found, {"hidden_act": "gelu", "qkv_bias": True})
     table = {width: int(config["num_attention_heads"])} if "num_attention_heads" in config else HEADS
     shape = Size(width, depth, heads_of("encoder", width, table, asked, found), hidden / width)
     style = "transformers 4" if any(".attention.attention." in k for k in state) else "transformers 5"

@@ -117,7 +117,7 @@ def fits(found: Found) -> bool:
 
 def read(found: Found, asked: Asked) -> Opened:
     config, parts = found.config, renamed(found.group(""), found)
-    refuse_settings(found, hidden_act="gelu", qkv_bias=True)
+    refuse_settings(found, {"hidden_act": "gelu", "qkv_bias": True})
     state = parts["encoder"]
     width, channels, tubelet, patch, _ = shape_of(state, "patch_embed.proj.weight", 5, found)
     depth = int(config.get("num_hidden_layers", depth_of(state, "blocks.")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from torch import nn
@@ -24,7 +24,7 @@ def renamed_vit(state: State, found: Found) -> State:
         raise ValueError(f"{found.path}: {e}") from None
 
 
-def refuse_settings(found: Found, **wanted: Any) -> None:
+def refuse_settings(found: Found, wanted: Mapping[str, Any]) -> None:
     """A `ValueError` when config.json sets something that changes the numbers in a way our networks cannot follow."""
     for name, value in wanted.items():
         got = found.config.get(name, value)

@@ -114,7 +114,7 @@ def test_bare_states(tmp_path):
 
 
 def test_published_widths_need_no_heads(tmp_path):
-    """Tensors of 1408 features with 22 heads in V-JEPA 2 and 16 in I-JEPA, stored as one number each."""
+    """ViT-g, each tensor stored as one number: heads by its width; one block fewer is a torn file."""
 
     def grown(state: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
         sizes = {p.D: 1408, 3 * p.D: 3 * 1408}  # narrow MLPs, so that the check for nan takes no time
