@@ -41,7 +41,7 @@ def test_goals_are_from_held_out_episodes_and_the_rule_is_told(run: openjepa.Run
         run.plan(protocol=folder / "protocol.json", ahead=3)
 
 
-@pytest.mark.parametrize("cost", [{"goal": "state"}, {"goal": "steps"}, {"doubt": 1.0}])
+@pytest.mark.parametrize("cost", [{"goal": "state"}, {"goal": "steps", "reach": {"steps": 10}}, {"doubt": 1.0}])
 def test_other_costs_change_the_plan(run: openjepa.Run, tmp_path: Path, cost: dict[str, object]) -> None:
     kind = {"planner": CEM, "episodes": 2, "ahead": 5, "controls": [], "films": 0}
     usual, other = (run.plan(**kind, cost=c, out=tmp_path / n)["rows"]["model"] for c, n in (({}, "a"), (cost, "b")))
