@@ -9,6 +9,7 @@ from torch import Tensor
 
 from openjepa.app.dreaming import Dreamer
 from openjepa.app.world_probe import learnt_latents, state_readout
+from openjepa.nn.reach import ReachHead
 from openjepa.plan.agent import Heads
 from openjepa.plan.cost import CostConfig
 from openjepa.plan.reach import ReachConfig, fit_reach
@@ -21,7 +22,7 @@ def heads_for(found: Dreamer, cost: CostConfig) -> Heads | None:
     if cost.goal == "state":
         return Heads(state=state_probe(found), members=members)
     if cost.goal == "steps":
-        return Heads(steps=step_counter(found), members=members)
+        return Heads(steps=step_counter(found, cost.reach), members=members)
     return Heads(members=members) if members else None
 
 
@@ -53,7 +54,6 @@ def state_probe(found: Dreamer) -> Callable[[Tensor], Tensor]:
     return read
 
 
-def step_counter(found: Dreamer) -> Callable[[Tensor, Tensor], Tensor]:
-    """The learned distance, see `openjepa.plan.reach`."""
-    head = fit_reach(learnt_latents(found), ReachConfig(steps=2000, seed=found.run.config.seed))
-    return head.to(found.device)
+def step_counter(found: Dreamer, cfg: ReachConfig) -> ReachHead:
+    """The learned distance, see `openjepa.plan.reach`, on training episodes."""
+    return fit_reach(learnt_latents(found, cfg.latents), cfg).to(found.device)

@@ -24,6 +24,7 @@ from openjepa.plan.film import require_codec
 from openjepa.plan.protocol import Protocol, load_protocol, protocols
 from openjepa.plan.whole import run_protocol
 from openjepa.train.launch import resolve_device
+from openjepa.train.memory import keep_freed_memory
 from openjepa.worlds.base import World
 
 OWN = ("pairs", "ahead", "budget", "tolerance")  # what changes a protocol that is made for a run
@@ -41,6 +42,7 @@ def plan_run(run: Run, asked: PlanRequest) -> dict[str, Any]:
 
 def planned(run: Run, asked: PlanRequest) -> dict[str, Any]:
     """Measure a run under a protocol; everything goes to RUN/plan/NAME."""
+    keep_freed_memory()  # imagined futures are large, and many follow each other
     found = dreamer(run, resolve_device(asked.device))
     named = {**({"name": asked.world} if asked.world else {}), **asked.settings}
     if (asked.start is not None or asked.goal is not None) and not (named or found.preprocess.get("world")):

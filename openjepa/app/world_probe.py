@@ -31,7 +31,6 @@ from openjepa.train.launch import resolve_device
 STEPS = 100  # of the model, that a future is imagined for
 EPISODES, FRAMES = 64, 8000  # at most, held out
 LEARN = 4000  # frames of training episodes that the probe is fitted on
-COUNTED = 20_000  # frames of whole training episodes that steps are counted between
 NUMBERS = 2**26  # of all latents of one side together: 256 MB
 FITS = ("seed", "batch_size", "device")  # settings of `probe` that mean something for a world model
 TICKET = ("episode", "tick", "ended")  # columns of a state that only say where a simulator stands
@@ -138,15 +137,25 @@ def state_readout(found: Dreamer) -> tuple[Readout | None, tuple[int, ...]]:
     return fitted(episodes, rows, z)[0], tuple(z.shape[1:])
 
 
-def learnt_latents(found: Dreamer) -> Latents:
-    """Whole training episodes, encoded."""
+def learnt_latents(found: Dreamer, frames: int) -> Latents:
+    """Whole training episodes, about so many frames of them at most, encoded; neighbours are a model step apart.
+
+    With `skip` world steps to a model step, an episode becomes `skip` of them, one from each of its first frames.
+    """
     seen = Seen(found, found.episodes, Scale.from_dict(found.preprocess), 256)
     chosen = found.episodes.keep(found.split.train)
-    chosen = chosen.keep(np.flatnonzero(chosen.lengths > 1))
+    chosen = chosen.keep(np.flatnonzero(chosen.lengths > found.skip))
     size = seen.encode(chosen.rows()[:1])[0].numel()
-    most = max(1, int(min(COUNTED, NUMBERS // size) / float(chosen.lengths.mean())))
+    most = max(1, int(min(frames, NUMBERS // size) / float(chosen.lengths.mean())))
     chosen = chosen.keep(spaced(np.arange(len(chosen)), most))
-    return Latents(seen.encode(chosen.rows()), torch.from_numpy(np.asarray(chosen.lengths, np.int64)))
+    begins = np.cumsum(chosen.lengths) - chosen.lengths
+    parts = [
+        np.arange(begin + first, begin + length, found.skip)
+        for begin, length in zip(begins, chosen.lengths, strict=True)
+        for first in range(min(found.skip, length - found.skip))
+    ]  # each of two frames or more
+    order = torch.from_numpy(np.concatenate(parts))
+    return Latents(seen.encode(chosen.rows())[order], torch.tensor([len(part) for part in parts]))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from openjepa.core.types import Dynamics
 from openjepa.data.episodes.scale import Scale
+from openjepa.nn.reach import ReachHead
 from openjepa.plan.base import Bounds
-from openjepa.plan.cost import CostConfig, Disagreement, Effort, LatentGoal, Learned, ModelCost, StateGoal, Term
+from openjepa.plan.cost import CostConfig, Disagreement, Effort, LatentGoal, ModelCost, StateGoal, StepsGoal, Term
 from openjepa.plan.simulator import Simulator, WorldGoal
 from openjepa.worlds.base import World
 
@@ -97,12 +98,12 @@ class Heads:
     """What costs beside the distance in z are computed with, fitted on frozen z.
 
     state    latents (..., D) or (..., N, D) -> (..., P), variables of which each gap of 1 counts alike
-    steps    (z, z of the goal) -> steps to it
+    steps    counts the steps from z to the z of a goal
     members  models that share the planner's latents, whose disagreement is doubt
     """
 
     state: Callable[[Tensor], Tensor] | None = None
-    steps: Callable[[Tensor, Tensor], Tensor] | None = None
+    steps: ReachHead | None = None
     members: Sequence[Dynamics] = ()
 
 
@@ -170,7 +171,7 @@ class LatentAgent:
         if self.heads.state is not None and self.how.goal == "state":
             return StateGoal(self.heads.state, self.heads.state(goal), self.how.over)
         if self.heads.steps is not None and self.how.goal == "steps":
-            return Learned(self.heads.steps, goal, self.how.over)
+            return StepsGoal(self.heads.steps, goal, self.how.over)
         return LatentGoal(goal, self.how.distance, self.how.over)
 
 

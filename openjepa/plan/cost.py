@@ -18,9 +18,12 @@ from pydantic import Field
 from torch import Tensor
 
 from openjepa.config import Config
+from openjepa.core.quasimetric import quasimetric
 from openjepa.core.rollout import rollout
 from openjepa.core.types import Dynamics
+from openjepa.nn.reach import ReachHead
 from openjepa.plan.base import Cost
+from openjepa.plan.reach import ReachConfig
 
 Over = Literal["last", "sum"]
 Distance = Literal["mse", "l1", "l2", "cosine"]
@@ -35,6 +38,7 @@ class CostConfig(Config):
     over      "last": the last step counts; "sum": all steps, so that arriving early and staying pays
     effort    weight of the squared size of the actions, summed over time
     doubt     weight of what an ensemble disagrees about, summed over time
+    reach     how the count of steps is learned, where `goal` is "steps"
     """
 
     goal: Literal["latent", "state", "steps"] = "latent"
@@ -42,6 +46,7 @@ class CostConfig(Config):
     over: Over = "last"
     effort: float = Field(0.0, ge=0)
     doubt: float = Field(0.0, ge=0)
+    reach: ReachConfig = ReachConfig()
 
 
 class Imagined(NamedTuple):
@@ -113,6 +118,18 @@ class Learned:
         if self.goal is None:
             return self.head(z).sum(2)
         return self.head(z, self.goal[seen.rows][:, None, None].expand_as(z)).sum(2)
+
+
+class StepsGoal:
+    """Steps to a goal (B, D) or (B, N, D) that `head` counts, see `openjepa.plan.reach`; the goal is embedded once."""
+
+    def __init__(self, head: ReachHead, goal: Tensor, over: Over = "last", weight: float = 1.0) -> None:
+        self.head, self.over, self.weight = head, over, weight
+        self.there = head.embed(goal)  # (B, G, L)
+
+    def __call__(self, seen: Imagined) -> Tensor:
+        z = seen.z[:, :, -1:] if self.over == "last" else seen.z  # (b, s, 1 or H, ...)
+        return quasimetric(self.head.embed(z), self.there[seen.rows][:, None, None]).sum(2)
 
 
 @dataclass(frozen=True, eq=False)

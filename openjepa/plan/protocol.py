@@ -111,6 +111,8 @@ class Protocol(Config):
     def hash(self) -> str:
         """Of everything above: 16 hex digits of a SHA-256."""
         values = self.model_dump(mode="json")
+        if values["cost"]["goal"] != "steps":
+            del values["cost"]["reach"]
         for group, name in ((values, "judge"), (values["cost"], "goal"), (values["cost"], "doubt")):
             if group[name] in (None, "latent", 0.0):  # settings of later make no protocol another one by being there
                 del group[name]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from openjepa.core.rollout import rollout
+from openjepa.nn.reach import ReachHead
 from openjepa.plan.cost import (
     Disagreement,
     Effort,
@@ -15,6 +16,7 @@ from openjepa.plan.cost import (
     Learned,
     ModelCost,
     StateGoal,
+    StepsGoal,
     apart,
     side_by_side,
     together,
@@ -129,3 +131,13 @@ def test_wrong_shapes_are_named(case):
     model, z, goal, _ = case
     with pytest.raises(ValueError, match=r"actions must be \(B = 3"):
         ModelCost(model, z, [LatentGoal(goal)])(torch.zeros(2, 7, 5, 2))
+
+
+def test_steps_goal_embeds_the_goal_once_and_equals_the_head(case):
+    model, z, goal, actions = case
+    head = ReachHead(24, width=16, groups=2, per_group=4)
+    futures = by_hand(model, z, actions)  # (3, 7, 5, 4, 6)
+    each = head(futures, goal[:, None, None].expand_as(futures))  # (3, 7, 5)
+    for over, wanted in {"last": each[..., -1], "sum": each.sum(-1)}.items():
+        found = ModelCost(model, z, [StepsGoal(head, goal, over)])(actions)
+        assert torch.allclose(found, wanted, atol=1e-5)

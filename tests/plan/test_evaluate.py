@@ -40,7 +40,7 @@ def test_shipped_protocols(name: str):
 
 
 HASHES = {
-    "one-room": "1 5d292e4135f73bc2",
+    "one-room": "2 15f729376ab5d263",
     "pendulum": "1 5a2377639c2e18c7",
     "point-mass": "1 e1ce8df71da7e2e9",
     "pointmaze": "1 1b97fba95f79e193",
