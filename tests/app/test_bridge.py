@@ -57,5 +57,6 @@ def test_from_the_folder_to_a_report(
 
 def test_windows_that_are_too_long_say_what_would_fit(data_dir: Path, tmp_path: Path) -> None:
     data = {"path": str(data_dir / "bridge")}
-    with pytest.raises(ValueError, match=r"longest episode of 10\. Set method\.window\.steps=4 and method\.window\.skip=3\."):
+    fits = r"longest episode of 10\. Set method\.window\.steps=4 and method\.window\.skip=3\."
+    with pytest.raises(ValueError, match=fits):
         openjepa.train("lewm", data=data, out=tmp_path / "run")
