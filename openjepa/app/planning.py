@@ -147,9 +147,11 @@ def chosen(found: Dreamer, asked: PlanRequest, world: World) -> Protocol:
     the shipped one, and `differences` says why.
     """
     own = {k: v for k in OWN if (v := getattr(asked, k)) is not None}
-    shipped = {name: load_protocol(name) for name in protocols()}
+    settings = settings_of(world)
+    shipped = [load_protocol(name) for name in protocols()]
     fitting = sorted(
-        (p for p in shipped.values() if p.world["name"] == world.name and p.pairs == "world"), key=lambda p: p.name
+        (p for p in shipped if p.world["name"] == world.name and p.pairs == "world"),
+        key=lambda p: (len(unlike(p, settings)), p.name),
     )
     if asked.protocol is not None:
         protocol = load_protocol(asked.protocol)
@@ -164,8 +166,7 @@ def chosen(found: Dreamer, asked: PlanRequest, world: World) -> Protocol:
         protocol = own_protocol(found, world, asked)
     else:
         protocol = plain(world)
-    settings = settings_of(world)
-    changed = {k: v for k, v in protocol.world.items() if k != "name" and settings.get(k, v) != v}
+    changed = unlike(protocol, settings)
     if not changed:
         return protocol
     what = ", ".join(f"{k}={settings[k]} instead of {v}" for k, v in changed.items())
@@ -173,6 +174,11 @@ def chosen(found: Dreamer, asked: PlanRequest, world: World) -> Protocol:
         update={"world": {**protocol.world, **{k: settings[k] for k in changed}},
                 "differences": [*protocol.differences, f"The world of the run is another one: {what}."]}
     )  # fmt: skip
+
+
+def unlike(protocol: Protocol, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a protocol says of its world that is not so in a world of these settings."""
+    return {k: v for k, v in protocol.world.items() if k != "name" and settings.get(k, v) != v}
 
 
 def pairs_of(values: Mapping[str, Any]) -> str:

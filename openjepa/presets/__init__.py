@@ -36,7 +36,7 @@ from openjepa.presets.pictures import (
     imagenet_ijepa,
     imagenet_lejepa,
 )
-from openjepa.presets.worlds import one_room_pldm
+from openjepa.presets.worlds import one_room_pldm, two_rooms_fixed_pldm
 
 Settings = dict[str, Any]
 
@@ -51,6 +51,7 @@ PRESETS: dict[str, Callable[[], Settings]] = {
     "imagenet-ijepa": imagenet_ijepa,
     "imagenet-lejepa": imagenet_lejepa,
     "one-room-pldm": one_room_pldm,
+    "two-rooms-fixed-pldm": two_rooms_fixed_pldm,
     "moving-mnist-vjepa-cpu": moving_mnist_vjepa_cpu,
     "moving-mnist-future-cpu": moving_mnist_future_cpu,
     "vjepa-vitl": vjepa_vitl,

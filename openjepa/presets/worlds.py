@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from openjepa.config import merge
+
 Settings = dict[str, Any]
 
 
@@ -38,3 +40,20 @@ def one_room_pldm() -> Settings:
         "optim": {"lr": 2e-3, "weight_decay": 1e-5, "clip": 2.0},
         "log": {"every": 50, "look": 100},
     }
+
+
+def two_rooms_fixed_pldm() -> Settings:
+    """PLDM on Two Rooms, 65 x 65 pixels, the wall always in one place: half an hour of one core.
+
+    As `one-room-pldm` with 32 features and windows of nine frames. Half of the episodes walk, half go back and forth by
+    the door. Plan with protocol two-rooms-fixed, whose cost counts steps: distance between features leads to the wall.
+    """
+    return merge(
+        one_room_pldm(),
+        {
+            "method": {"dim": 32, "window": {"steps": 9}, "unroll": 8, "predictor_width": 256},
+            "data": {"world": {"size": 65, "door_half": 4}, "policy": "mixed", "episodes": 1200, "steps": 150},
+            "budget": {"steps": 6000},
+            "log": {"every": 50, "look": 1000},
+        },
+    )
