@@ -34,6 +34,13 @@ def settings_page() -> str:
         "## Every run",
         block(table(known["train"]["fields"])),
     ]
+    for name in ("clips", "episodes"):
+        about = paragraph(known[name]["about"])
+        parts += [
+            f"## Data that are {name}",
+            "In place of those above.",
+            block(f"{about}\n\n{table(known[name]['fields'])}"),
+        ]
     for name, method in known["methods"].items():
         parts += [f"## Method {name}", block(paragraph(method["about"]) + "\n\n" + table(method["fields"]))]
     for name, verb in known["verbs"].items():

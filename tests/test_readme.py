@@ -24,6 +24,11 @@ TINY = (
     "method.encoder.name=convnet_tiny method.slices=32 method.projector_hidden=32 method.projector_out=8 "
     "method.global_views.size=16 method.local_views.size=8"
 )
+TINY_CLIPS = [
+    *"batch_size=4 budget.steps=2 device=cpu log.tensorboard=false data.size=32 method.encoder.name=vit_micro/8".split(),
+    *"method.predictor_width=48 method.predictor_depth=1 data.workers=0".split(),
+    "method.views=[{frames: 8, stride: 1}]",
+]
 TINY_WORLD = "batch_size=16 budget.steps=2 device=cpu log.tensorboard=false"
 TINY_PLAN = "episodes=2 planner.name=shooting planner.samples=8 planner.horizon=3"
 
@@ -55,7 +60,20 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_readme_commands(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def videos(pictures: Path) -> Path:
+    """videos/ beside them: a bright square that moves to the right, at another height in each."""
+    (pictures / "videos").mkdir()
+    for i in range(8):
+        frames = np.full((12, 32, 32), 40, np.uint8)
+        for t, frame in enumerate(frames):
+            frame[3 * i : 3 * i + 6, 2 * t : 2 * t + 6] = 220
+        first, *rest = map(Image.fromarray, frames)
+        first.save(pictures / f"videos/{i}.gif", save_all=True, append_images=rest, duration=100)
+    return pictures / "videos"
+
+
+def test_readme_commands(pictures: Path, videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commands = [line for block in blocks("README.md", "bash") for line in block.splitlines()]
     words = [shlex.split(line, comments=True) for line in commands]
     ours = [w[1:] for w in words if w and w[0] == "openjepa"]
@@ -65,7 +83,7 @@ def test_readme_commands(pictures: Path, capsys: pytest.CaptureFixture[str]) -> 
         if command[0] == "train" and "--help" not in command and "--resume" not in command:
             world = {"data=eps/", "data=swings/"} & set(command)
             tiny = TINY_WORLD if world else TINY if "--config" not in command else "budget.steps=2"
-            command = [*command, *tiny.split()]
+            command = [*command, *(TINY_CLIPS if "data=videos/" in command else tiny.split())]
         elif command[:2] == ["collect", "gym:Pendulum-v1"]:
             command = [*command, "episodes=24", "steps=80"]
         elif command[0] == "plan":
@@ -78,6 +96,8 @@ def test_readme_commands(pictures: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (pictures / "runs/a/report.html").stat().st_size > 10_000
     assert np.load(pictures / "z.npz")["z"].shape[0] == 160
     assert json.loads((pictures / "exported/config.json").read_text())
+    assert np.load(pictures / "clips.npz")["z"].shape[0] == len(list(videos.iterdir()))
+    assert json.loads((pictures / "hf/config.json").read_text())["model_type"] == "vjepa2"
     assert (pictures / "runs/w/plan/one-room/model_000.gif").stat().st_size > 1000
     assert (pictures / "runs/s/plan/gym-Pendulum-v1/model_000.gif").stat().st_size > 1000
     assert "model_000.gif" in (pictures / "runs/s/report.html").read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).with_name("fields.json")
 Row = dict[str, str]  # name, type, default, help
+OTHER_DATA = {"windows": "episodes", "clips": "clips"}  # what a method eats -> its settings of data; else pictures
 
 
 def collect() -> dict[str, Any]:
@@ -27,6 +28,7 @@ def collect() -> dict[str, Any]:
     from openjepa.app.clip_measuring import OWN
     from openjepa.app.dense_measuring import ABOUT
     from openjepa.app.requests import REQUESTS
+    from openjepa.data.clips.config import ClipConfig
     from openjepa.data.episodes.config import EpisodeConfig
     from openjepa.interop import EXPORTS
     from openjepa.methods import METHODS
@@ -55,6 +57,7 @@ def collect() -> dict[str, Any]:
         "planners": {name: first_line(planner.config.__doc__) for name, planner in PLANNERS.items()},
         "protocols": {name: load_protocol(name).about for name in protocols()},
         "episodes": describe(EpisodeConfig, "data."),
+        "clips": describe(ClipConfig, "data."),
         "encoders": sorted(ENCODERS),
         "probes": {name: first_line(probe.__doc__) for name, probe in PROBES.items()} | OWN | ABOUT,
         "formats": {name: first_line(fn.__doc__) for name, fn in EXPORTS.items()},
@@ -179,16 +182,22 @@ def train_help(name: str | None) -> str:
             f"{method['what']}\n\nSettings of {name}\n\n{paragraph(method['about'])}\n\n{table(method['fields'])}"
         )
     own = known["train"]["fields"]
-    if method and method["eats"] == "windows":  # its data are episodes: their settings in place of those of pictures
-        at = next(i for i, row in enumerate(own) if row["name"] == "data") + 1
-        rest = [row for row in own[at:] if not row["name"].startswith("data.")]
-        own = [*own[:at], *known["episodes"]["fields"], *rest]
+    if method and method["eats"] in OTHER_DATA:
+        own = with_data(own, known[OTHER_DATA[method["eats"]]])
     parts.append(f"Settings of every run\n\n{table(own)}")
     if not method:
         names = "\n".join(f"  {k:12}  {v['what']}" for k, v in known["methods"].items())
         parts.append(f"Methods (openjepa train METHOD --help lists the settings of one)\n\n{names}")
         parts.append("Presets\n\n" + "\n".join(f"  {k:20}  {v}" for k, v in known["presets"].items()))
     return "\n\n".join(parts)
+
+
+def with_data(own: list[Row], data: dict[str, Any]) -> list[Row]:
+    """The settings of every run with those of `data` in place of those of pictures."""
+    what = first_sentence(data["about"])
+    before = [{**row, "help": what} for row in own if row["name"] == "data"]
+    rest = [row for row in own if row["name"] != "data" and not row["name"].startswith("data.")]
+    return [*before, *data["fields"], *({**row, "help": what} if row["name"] == "probe.data" else row for row in rest)]
 
 
 def verb_help(verb: str) -> str:

@@ -191,14 +191,16 @@ class Source:
         check_bad(self.bad, int(self._seen.sum()) + len(self._found_bad), len(self), self.max_bad)
 
 
-def check_bad(bad: Bad, seen: int, total: int, max_bad: float, what: str = "unreadable pictures") -> None:
-    """Raise when more than the allowed share of what was seen is unreadable."""
+def check_bad(
+    bad: Bad, seen: int, total: int, max_bad: float, what: str = "unreadable pictures", advice: str = ""
+) -> None:
+    """Raise when more than the allowed share of what was seen is unreadable; `advice` comes before the usual one."""
     if bad and len(bad) > max_bad * max(seen, min(total, 100)):
         some = "; ".join(f"{name} ({reason})" for name, reason in bad[:3])
         raise ValueError(
             f"{what} must be at most {max_bad:.1%} of those read (max_bad), got {len(bad)} of {seen}: "
-            f"{some}{' ...' if len(bad) > 3 else ''}. Repair or remove them (`openjepa data check` lists all), "
-            "or raise max_bad."
+            f"{some}{' ...' if len(bad) > 3 else ''}. {advice}Repair or remove them (`openjepa data check` lists all), "
+            "or raise data.max_bad."
         )
 
 

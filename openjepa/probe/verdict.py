@@ -95,6 +95,8 @@ def _judge(history: Sequence[Row]) -> Verdict:
             return Verdict(name, *found)
     if early:
         wait = "Wait, or look more often (`log.look`)." if f.rows else "Train first."
+        if f.rows and not f.looks:
+            wait = f"{wait} A run on fewer than 32 pictures, videos or windows is not looked at."
         return Verdict("too early to say", [f"There are {len(f.looks)} looks so far."], [wait])
     return Verdict("healthy", _well(f))
 

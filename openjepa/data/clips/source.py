@@ -11,6 +11,8 @@ import numpy as np
 from openjepa.data.clips.pace import Pace, words
 from openjepa.data.source import Bad, Names, check_bad, digest, forward_order
 
+SHORTER = "Ask for shorter clips, as in method.views=[{frames: 8, stride: 1}]."
+
 
 class BadClip(ValueError):
     """A video that cannot be used; the message is the reason, in one line, without the file's name."""
@@ -257,10 +259,11 @@ class ClipSource:
                 f"{self.where} must hold videos of at least {wanted}, got {len(self)} that are all shorter or of "
                 f"unknown rate: the longest, {self.names[i]}, has {self.lengths[i]} frames"
                 f"{'' if np.isnan(self.rates[i]) else f' at {self.rates[i]:.3g} fps'}. "
-                "Ask for fewer frames or a smaller stride."
+                f"{SHORTER}"
             )
         bad = self.bad + [(self.names[int(i)], _short(int(self.lengths[i]), wanted)) for i in short]
-        check_bad(bad, len(self) + len(self._found_bad), len(self), self.max_bad, "unusable videos")
+        seen = len(self) + len(self._found_bad)
+        check_bad(bad, seen, len(self), self.max_bad, "unusable videos", f"{SHORTER} " if len(short) else "")
         for k in short.tolist():
             self._bad[k] = _short(int(self.lengths[k]), wanted)
 
