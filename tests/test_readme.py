@@ -24,11 +24,11 @@ TINY = (
     "method.encoder.name=convnet_tiny method.slices=32 method.projector_hidden=32 method.projector_out=8 "
     "method.global_views.size=16 method.local_views.size=8"
 )
-TINY_CLIPS = [
-    *"batch_size=4 budget.steps=2 device=cpu log.tensorboard=false data.size=32 method.encoder.name=vit_micro/8".split(),
-    *"method.predictor_width=48 method.predictor_depth=1 data.workers=0".split(),
-    "method.views=[{frames: 8, stride: 1}]",
-]
+TINY_CLIPS = (
+    "batch_size=4 budget.steps=2 device=cpu log.tensorboard=false data.size=32 data.workers=0 "
+    "method.encoder.name=vit_micro/8 method.predictor_width=48 method.predictor_depth=1 "
+    "'method.views=[{frames: 8, stride: 1}]'"
+)
 TINY_WORLD = "batch_size=16 budget.steps=2 device=cpu log.tensorboard=false"
 TINY_PLAN = "episodes=2 planner.name=shooting planner.samples=8 planner.horizon=3"
 
@@ -83,7 +83,7 @@ def test_readme_commands(pictures: Path, videos: Path, capsys: pytest.CaptureFix
         if command[0] == "train" and "--help" not in command and "--resume" not in command:
             world = {"data=eps/", "data=swings/"} & set(command)
             tiny = TINY_WORLD if world else TINY if "--config" not in command else "budget.steps=2"
-            command = [*command, *(TINY_CLIPS if "data=videos/" in command else tiny.split())]
+            command = [*command, *shlex.split(TINY_CLIPS if "data=videos/" in command else tiny)]
         elif command[:2] == ["collect", "gym:Pendulum-v1"]:
             command = [*command, "episodes=24", "steps=80"]
         elif command[0] == "plan":

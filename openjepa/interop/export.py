@@ -72,7 +72,7 @@ def export_hf(model: Model, to: str | Path, *, card: Card | None = None) -> Path
     state = encoder.state_dict()
     weights = to_hf_ijepa(state)
     config = hf_ijepa_config(state, heads=encoder.dim // encoder.head_dim)
-    config["openjepa"] = {k: model.config[k] for k in ("method", "data", "step", "version") if k in model.config}
+    config["openjepa"] = own_facts(model, card or Card())
     processor = {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": p.channels == 3,
@@ -101,12 +101,18 @@ tokens = AutoModel.from_pretrained("FOLDER")(**picture).last_hidden_state
     return _write_folder(Path(to), files, weights)
 
 
+def own_facts(model: Model, card: Card) -> dict[str, Any]:
+    """What config.json of transformers has no place for: whose weights these are, and how inputs must be prepared."""
+    kept = {k: model.config[k] for k in ("method", "data", "step", "version") if k in model.config}
+    return kept | {"weights": model.weights, "licence": card.licence, "preprocess": model.preprocess.as_dict()}
+
+
 def _hf_clips(model: Model, to: str | Path, card: Card) -> Path:
     p = model.preprocess
     if not isinstance(p, ClipPreprocess):
         raise ValueError("model must know how clips are prepared to be exported, got the preprocessing of pictures.")
     weights, config = hf_vjepa2(model)
-    config["openjepa"] = {k: model.config[k] for k in ("method", "data", "step", "version") if k in model.config}
+    config["openjepa"] = own_facts(model, card)
     use = f"""
 import torch
 from transformers import AutoModel

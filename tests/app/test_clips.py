@@ -104,6 +104,9 @@ def test_export(run: Run, tmp_path: Path):
     with torch.no_grad():
         got = theirs(x, skip_predictor=True).last_hidden_state
     torch.testing.assert_close(got, model.encode(x).tokens, atol=1e-5, rtol=1e-5)
+    again = openjepa.load(tmp_path / "hf")  # what transformers has no place for comes back too
+    assert again.preprocess == model.preprocess and again.weights == model.weights == "teacher"
+    assert again.licence == "Apache-2.0" and "exported by openjepa" in again.notes[0]
 
 
 def test_no_video_is_on_both_sides(tmp_path: Path):

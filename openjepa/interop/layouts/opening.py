@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from openjepa.interop.files import State
 from openjepa.interop.layouts.reading import read_found
 from openjepa.interop.layouts.record import Asked, Found, Layout, Opened, Part
+from openjepa.interop.layouts.told import exported_by_us
 
 SHOWN = 5  # keys of each kind that a message lists
 HINTS = (  # what is sometimes taken for one of our families: a pattern of keys or entries -> what to say
@@ -38,7 +39,7 @@ def open_layout(
             f"{path} must hold every tensor once, got doubled keys: {some(found.doubled)}. Save it unwrapped."
         )
     layout = recognise(found, layouts, family)
-    opened = layout.read(found, asked)
+    opened = exported_by_us(layout.read(found, asked), found, asked)
     _unused(found, opened, layout)
     built = {name: built_part(part, name, layout, opened, found, asked.look) for name, part in opened.parts.items()}
     return layout, opened, built

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import nn
 
 from openjepa.interop.files import State
 from openjepa.interop.hf import from_hf_ijepa
-from openjepa.interop.layouts.record import Found
+from openjepa.interop.layouts.record import Asked, Found, Opened
 from openjepa.interop.preprocess import Preprocess
 
 M = TypeVar("M", bound=nn.Module)
@@ -22,6 +23,23 @@ def renamed_vit(state: State, found: Found) -> State:
         return from_hf_ijepa(state)
     except ValueError as e:
         raise ValueError(f"{found.path}: {e}") from None
+
+
+def exported_by_us(opened: Opened, found: Found, asked: Asked) -> Opened:
+    """With what our own export wrote into config.json, in place of what is known of the published files."""
+    facts = found.config.get("openjepa")
+    if not isinstance(facts, Mapping):
+        return opened
+    prepared = facts.get("preprocess")
+    if isinstance(prepared, Mapping) and asked.size is None and asked.frames is None:
+        opened = replace(opened, preprocess=type(opened.preprocess).from_dict(prepared, str(found.path)))
+    made = " ".join(["openjepa", *([str(facts["version"])] if "version" in facts else [])])
+    return replace(
+        opened,
+        weights=str(facts.get("weights", opened.weights)),
+        licence=str(facts.get("licence", "that of whoever trained it")),
+        notes=(f"exported by {made}: the source above is that of the architecture",),
+    )
 
 
 def refuse_settings(found: Found, wanted: Mapping[str, Any]) -> None:
