@@ -41,14 +41,15 @@ def check_data(path: str | Mapping[str, Any], overrides: Iterable[str] = ()) -> 
     from openjepa.data.episodes.opening import kind_of
 
     given = {"path": path} if isinstance(path, str) else dict(path)
+    changes = nest(overrides)
     if kind_of(str(given.get("path"))) is not None:
-        return check_episodes(parse(EpisodeConfig, {**given, **nest(overrides)})).as_dict()
+        return check_episodes(parse(EpisodeConfig, {**given, **changes})).as_dict()
     kinds = holds(str(given.get("path")))
-    if kinds == {"clips"}:
-        return check_videos(given, nest(overrides))
-    found = check(parse(DataConfig, {**given, **nest(overrides)})).as_dict()
+    if kinds == {"clips"} or {"stride", "fps"} & set(changes):  # GIFs are clips when asked as clips
+        return check_videos(given, changes)
+    found = check(parse(DataConfig, {**given, **changes})).as_dict()
     if kinds == {"clips", "pictures"}:
-        return {"pictures": found, "clips": check_videos(given, nest(overrides))}
+        return {"pictures": found, "clips": check_videos(given, changes)}
     return found
 
 
