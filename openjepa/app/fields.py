@@ -52,7 +52,7 @@ def collect() -> dict[str, Any]:
             for name, cls in METHODS.items()
         },
         "presets": {name: first_line(make.__doc__) for name, make in PRESETS.items()},
-        "worlds": {name: class_line(place) for name, place in WORLDS.items()},
+        "worlds": {name: world_line(place) for name, place in WORLDS.items()},
         "policies": {name: class_line(place) for name, place in POLICIES.items()},
         "planners": {name: first_line(planner.config.__doc__) for name, planner in PLANNERS.items()},
         "protocols": {name: load_protocol(name).about for name in protocols()},
@@ -68,6 +68,15 @@ def class_line(place: str) -> str:
     """The first line about a class that a table names as "module:Class"."""
     module, _, name = place.partition(":")
     return first_line(getattr(importlib.import_module(module), name).__doc__)
+
+
+def world_line(place: str) -> str:
+    """The first line about a world, and the policies that it has beside those of all worlds."""
+    from openjepa.worlds import POLICIES, scripted_policies
+
+    module, _, name = place.partition(":")
+    own = ", ".join(p for p in scripted_policies(getattr(importlib.import_module(module), name)) if p not in POLICIES)
+    return f"{class_line(place)} Policies of its own: {own}." if own else class_line(place)
 
 
 def first_line(text: str | None) -> str:

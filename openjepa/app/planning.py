@@ -28,7 +28,7 @@ from openjepa.train.memory import keep_freed_memory
 from openjepa.worlds.base import World
 
 OWN = ("pairs", "ahead", "budget", "tolerance")  # what changes a protocol that is made for a run
-LIBRARIES = ("gym:", "ogbench:")  # worlds of others: what reaching means in them is not known
+LIBRARY = "gym:"  # worlds of others: what reaching means in them is not known
 CEILING, FEWEST = 60.0, 5  # seconds of the planner on a slow simulator, about, and its pairs at least
 
 
@@ -162,7 +162,7 @@ def chosen(found: Dreamer, asked: PlanRequest, world: World) -> Protocol:
             )
     elif fitting and not own:
         protocol = fitting[0]
-    elif world.name.startswith(LIBRARIES) or own:
+    elif world.name.startswith(LIBRARY) or own:
         protocol = own_protocol(found, world, asked)
     else:
         protocol = plain(world)

@@ -78,10 +78,18 @@ def known_policies(world: World) -> dict[str, str]:
     """The policies that `world` has, name -> "module:Class": those of all worlds, and its own scripted ones.
 
     >>> list(known_policies(make_world("two-rooms")))
-    ['random', 'ornstein-uhlenbeck', 'zero', 'walk', 'expert', 'door', 'mixed']
+    ['random', 'ornstein-uhlenbeck', 'zero', 'walk', 'expert', 'door', 'mixed', 'noisy-expert']
     """
+    return {**POLICIES, **scripted_policies(world)} if world.action else dict(POLICIES)
+
+
+def scripted_policies(world: Any) -> dict[str, str]:
+    """What a world, or its class, has in `scripted`; where that has an expert, a noisy one too."""
     scripted: dict[str, str] = getattr(world, "scripted", {})
-    return {**POLICIES, **scripted} if world.action else dict(POLICIES)
+    return {**scripted, **({"noisy-expert": NOISY} if "expert" in scripted else {})}
+
+
+NOISY = "openjepa.worlds.policies:NoisyExpert"
 
 
 def find(table: Mapping[str, str], name: str, kind: str) -> Any:

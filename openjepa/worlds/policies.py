@@ -6,6 +6,7 @@ call `restart` when episodes begin anew.
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -90,6 +91,38 @@ class OrnsteinUhlenbeck(WorldPolicy):
         kick = self.sigma * np.sqrt(2 * self.theta - self.theta**2) * rng.standard_normal(a.shape)
         self.memory = (1 - self.theta) * a + kick
         return np.clip((world.low + world.high) / 2 + a * (world.high - world.low) / 2, world.low, world.high)
+
+
+class NoisyExpert(WorldPolicy):
+    """The world's own expert with spells at random, for data that goes somewhere and strays from the way.
+
+    At each step a world that follows the expert begins to stray with probability `stray`, and one that strays goes back
+    with probability `back`: a third of the time it strays, for 5 steps on average. Straying is `OrnsteinUhlenbeck`.
+    """
+
+    stray, back = 0.1, 0.2
+
+    def __init__(self, world: Any, seed: int = 0) -> None:
+        super().__init__(world, seed)
+        place = world.scripted["expert"]
+        module, _, name = place.partition(":")
+        self.expert: WorldPolicy = getattr(importlib.import_module(module), name)(world, seed)
+        self.noise = OrnsteinUhlenbeck(world, seed)
+
+    def restart(self) -> None:
+        super().restart()
+        self.expert.restart()
+        self.noise.restart()
+
+    def begin(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return rng.random(len(states)) < self.stray / (self.stray + self.back)
+
+    def choose(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        strays = self.memory
+        assert strays is not None
+        known, free = self.expert.act(states, rng), self.noise.act(states, rng)
+        self.memory = np.where(strays, rng.random(len(strays)) >= self.back, rng.random(len(strays)) < self.stray)
+        return np.where(strays[:, None], free, known)
 
 
 class Steered(WorldPolicy):

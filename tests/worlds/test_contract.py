@@ -141,6 +141,22 @@ def test_policies(world: World) -> None:
         assert np.array_equal(*own)
 
 
+def test_a_noisy_expert_is_between_the_expert_and_noise() -> None:
+    world, rng = make_world("point-mass"), np.random.default_rng(0)
+    starts = world.reset(200, rng)
+    goals, near = world.goals(starts, rng), {}
+    for name in ("expert", "noisy-expert", "ornstein-uhlenbeck"):
+        policy, states, draws = make_policy(name, world), starts, np.random.default_rng(1)
+        known = {"expert": policy, "noisy-expert": getattr(policy, "expert", None)}.get(name)
+        if known is not None:
+            known.aim(goals)  # type: ignore[attr-defined]
+        for _ in range(40):
+            states = world.step(states, policy.act(states, draws))
+        near[name] = float(world.distance(states, goals).mean())
+    assert near["expert"] < near["noisy-expert"] < near["ornstein-uhlenbeck"]
+    assert "noisy-expert" not in known_policies(make_world("orbit"))
+
+
 def test_a_policy_that_remembers_refuses_other_worlds_until_restarted() -> None:
     world = make_world("point-mass")
     policy = make_policy("ornstein-uhlenbeck", world)
