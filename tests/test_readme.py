@@ -25,7 +25,7 @@ TINY = (
     "method.global_views.size=16 method.local_views.size=8"
 )
 TINY_CLIPS = (
-    "batch_size=4 budget.steps=2 device=cpu log.tensorboard=false data.size=32 data.workers=0 "
+    "batch_size=4 budget.steps=2 device=cpu log.tensorboard=false data.size=64 data.workers=0 "
     "method.encoder.name=vit_micro/8 method.predictor_width=48 method.predictor_depth=1 "
     "'method.views=[{frames: 8, stride: 1}]'"
 )

@@ -88,7 +88,7 @@ class MovingMnist:
         n, frames = numbers.shape
         out = np.zeros((n, frames, SIDE, SIDE), dtype=np.uint8)
         # A window for every corner, as a view: digits are written through it, whole rows at a time.
-        windows = np.lib.stride_tricks.sliding_window_view(out, (DIGIT, DIGIT), axis=(2, 3), writeable=True)  # type: ignore[call-overload]
+        windows = np.lib.stride_tricks.sliding_window_view(out, (DIGIT, DIGIT), axis=(2, 3), writeable=True)
         at = np.arange(n)[:, None], np.arange(frames)[None]
         for k in range(DIGITS):
             y, x = corner[:, :, k, 0], corner[:, :, k, 1]
