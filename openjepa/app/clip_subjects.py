@@ -80,10 +80,10 @@ def untrained(run: Run, main: ClipSubject, device: torch.device) -> ClipSubject:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_clip_encoder(
-            config.method.encoder,
+            config.method.encoder,  # type: ignore[attr-defined]
             size=p.size,
             channels=p.channels,
-            frames=p.frames,  # type: ignore[attr-defined]
+            frames=p.frames,
         )
     return ClipSubject("init", encoder.to(device).eval(), p, main.times)
 
