@@ -162,7 +162,7 @@ def plan_blind(found: Dreamer, asked: PlanRequest, protocol: Protocol | None = N
     cost = protocol.cost if protocol else parse(CostConfig, {"over": "sum", **asked.cost})
     agent = LatentAgent(found.model, scales, cost, heads=heads_for(found, cost), device=found.device)
     usual = {"name": "cem" if p["discrete"] is None else "categorical", "horizon": 15, "samples": 200, "iterations": 6}
-    cfg: Any = planner_config(asked.planner) if asked.planner else planner_config(usual)
+    cfg: Any = planner_config(asked.planner if "name" in asked.planner else {**usual, **asked.planner})
     with torch.no_grad():
         now, goal = (agent.think(x) for x in seen)
         stream = Clock(step=0, seed=asked.seed).generator("plan 0", found.device)

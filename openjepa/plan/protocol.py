@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from openjepa.config import Config, nearest, parse
+from openjepa.config import Config, merge, nearest, parse
 from openjepa.plan import PLANNERS
 from openjepa.plan.cost import CostConfig
 from openjepa.plan.judge import JudgeConfig
@@ -95,7 +95,12 @@ class Protocol(Config):
         return self
 
     def search(self, planner: Config | Mapping[str, Any] | None = None, *, skip: int | None = None) -> Config:
-        """The planner's config, or the one given, for a model whose planned action holds `skip` world actions."""
+        """The planner's config, or the one given, for a model whose planned action holds `skip` world actions.
+
+        Settings without a `name` change those of the protocol's own planner.
+        """
+        if isinstance(planner, Mapping) and "name" not in planner:
+            planner = merge(self.search(skip=skip).model_dump(), dict(planner))
         given = self.planner if planner is None else planner
         cfg = given if isinstance(given, Config) else planner_config(given)
         if planner is not None or skip in (None, self.skip):

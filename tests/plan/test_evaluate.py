@@ -249,3 +249,10 @@ def test_films(tmp_path):
     with av.open(str(path)) as box:
         seen = [x.to_ndarray(format="rgb24") for x in box.decode(video=0)]
     assert len(seen) == 11 and np.abs(seen[0].astype(int) - film[0]).mean() < 8
+
+
+def test_settings_without_a_name_change_the_planner_of_the_protocol() -> None:
+    protocol = load_protocol("one-room")
+    usual = protocol.search(skip=3)
+    assert protocol.search({"samples": 50}, skip=3) == usual.override({"samples": 50})
+    assert protocol.search({"name": "mppi", "samples": 9}, skip=3).model_dump()["name"] == "mppi"
