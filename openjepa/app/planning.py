@@ -29,7 +29,7 @@ from openjepa.worlds.base import World
 
 OWN = ("pairs", "ahead", "budget", "tolerance")  # what changes a protocol that is made for a run
 LIBRARY = "gym:"  # worlds of others: what reaching means in them is not known
-CEILING, FEWEST = 60.0, 5  # seconds of the planner on a slow simulator, about, and its pairs at least
+CEILING, FEWEST = 20.0, 5  # seconds of the planner on a slow simulator, about, and its pairs at least
 
 
 def plan_run(run: Run, asked: PlanRequest) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def one_pair(protocol: Protocol, asked: PlanRequest) -> Protocol:
 
 
 def worth(world: World, protocol: Protocol, skip: int, asked: PlanRequest) -> int | None:
-    """Pairs that a planner on a slow simulator gets in about a minute; None for all of them.
+    """Pairs that a planner on a slow simulator gets in about twenty seconds; None for all of them.
 
     Only worlds that step one state at a time (`serial`) are slow enough to ask.
     """

@@ -148,7 +148,9 @@ class PlanRequest(Config):
         ("random", "zero", "goal_is_start", "simulator"), description="what is measured beside the model"
     )
     ceiling: int | None = Field(
-        None, ge=1, description="pairs of the planner on the simulator; by default all, or a minute's worth where slow"
+        None,
+        ge=1,
+        description="pairs of the planner on the simulator; by default all, or twenty seconds' worth where slow",
     )
     films: int = Field(1, ge=0, description="episodes that are filmed")
     film: Literal["gif", "mp4", "both"] = Field("gif", description="mp4 needs PyAV")
