@@ -150,7 +150,7 @@ class PlanRequest(Config):
     ceiling: int | None = Field(
         None,
         ge=1,
-        description="pairs of the planner on the simulator; by default all, or twenty seconds' worth where slow",
+        description="pairs of the planner on the simulator; by default all, fewer where slow",
     )
     films: int = Field(1, ge=0, description="episodes that are filmed")
     film: Literal["gif", "mp4", "both"] = Field("gif", description="mp4 needs PyAV")
