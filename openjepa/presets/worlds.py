@@ -43,7 +43,7 @@ def one_room_pldm() -> Settings:
 
 
 def two_rooms_fixed_pldm() -> Settings:
-    """PLDM on Two Rooms, 65 x 65 pixels, the wall always in one place: half an hour of one core.
+    """PLDM on Two Rooms, 65 x 65 pixels, the wall always in one place: a quarter of an hour of one core.
 
     As `one-room-pldm` with 32 features and windows of nine frames. Half of the episodes walk, half go back and forth by
     the door. Plan with protocol two-rooms-fixed, whose cost counts steps: distance between features leads to the wall.
