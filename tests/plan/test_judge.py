@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from openjepa.plan import load_protocol
+from openjepa.nn.reach import ReachHead
 from openjepa.plan.agent import Heads, LatentAgent, Scales
 from openjepa.plan.cost import CostConfig
 from openjepa.plan.evaluate import evaluate
@@ -60,6 +61,13 @@ class Longer(Walk):
         return z + 2 * action
 
 
+class Coordinates(ReachHead):
+    """Counts the mean gap of the coordinates, one group each."""
+
+    def embed(self, z: torch.Tensor) -> torch.Tensor:
+        return z[..., None]
+
+
 def test_costs_of_heads_by_hand() -> None:
     scales = Scales.of_world(Plane())
     now, goal, actions = torch.zeros(1, 2), torch.ones(1, 2), torch.full((1, 1, 2, 2), 0.5)
@@ -70,7 +78,7 @@ def test_costs_of_heads_by_hand() -> None:
 
     assert cost() == 0.0 and cost(over="sum") == pytest.approx(0.25)
     assert cost(Heads(state=lambda z: 10 * z[..., :1]), goal="state", over="sum") == pytest.approx(25.0)
-    assert cost(Heads(steps=lambda z, g: (g - z).abs().sum(-1)), goal="steps", over="sum") == pytest.approx(1.0)
+    assert cost(Heads(steps=Coordinates(2)), goal="steps", over="sum") == pytest.approx(0.5)
     # z after two steps: 0.5, 1 and 1, 2, and the model's own 0.5, 1: variances 1/18 and 2/9
     doubted = cost(Heads(members=(Walk(), Longer())), doubt=3.0)
     assert doubted == pytest.approx(3 * (1 / 18 + 2 / 9), rel=1e-4)
