@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from openjepa.plan import load_protocol
 from openjepa.nn.reach import ReachHead
+from openjepa.plan import load_protocol
 from openjepa.plan.agent import Heads, LatentAgent, Scales
 from openjepa.plan.cost import CostConfig
 from openjepa.plan.evaluate import evaluate
