@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -97,8 +98,8 @@ def check(cfg: DataConfig, *, decode: bool = True, seed: int = 0) -> Report:
         tiny=sum(s < TINY for s in shorts),
         duplicates=groups[:_PAIRS_LISTED],
         duplicate_count=sum(len(g) - 1 for g in groups),
-        classes=_histogram(found),
-        recommended_size=_recommended(shorts),
+        classes=class_counts(found.labels, found.classes),
+        recommended_size=recommended(shorts),
         cached=raw and cfg.cache and is_small(tally.headers, count, cfg.channels),
         cache_bytes=held_bytes(tally.headers, count, cfg.channels),
         decode_minutes=round(tally.seconds / max(1, tally.decoded) * count / cores() / 60, 3) if raw else 0.0,
@@ -165,20 +166,21 @@ def _sizes(known: list[Header]) -> dict[str, Any]:
     }
 
 
-def _recommended(shorts: list[int]) -> int:
+def recommended(shorts: Sequence[int]) -> int:
     """The middle short side, at most 224, cut to whole patches: of 16 from 96 pixels on, of 4 below."""
-    if not shorts:
+    if len(shorts) == 0:
         return MOST
     side = min(MOST, int(statistics.median(shorts)))
     step = 16 if side >= 96 else 4
     return max(4, side // step * step)
 
 
-def _histogram(found: Found) -> dict[str, int]:
-    if found.labels is None:
+def class_counts(labels: np.ndarray | None, classes: Sequence[str] | None) -> dict[str, int]:
+    """Name of a class -> how many are of it; "(none)" for what has no label."""
+    if labels is None:
         return {}
-    numbers, counts = np.unique(found.labels, return_counts=True)
-    names = found.classes or []
+    numbers, counts = np.unique(labels, return_counts=True)
+    names = classes or []
     return {
         "(none)" if k < 0 else names[k] if k < len(names) else str(k): int(c)
         for k, c in zip(numbers, counts, strict=True)

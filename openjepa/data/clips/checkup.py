@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from openjepa.config import ClipView
+from openjepa.data.checkup import class_counts, recommended
 from openjepa.data.clips.config import ClipConfig
 from openjepa.data.clips.files import Videos
 from openjepa.data.clips.opening import census, find
 from openjepa.data.clips.pace import even_frames, words
 from openjepa.data.clips.source import BadClip, ClipsFound
 from openjepa.data.crop import crop
-from openjepa.data.opening import MOST
 from openjepa.data.plan import cores
 from openjepa.data.source import Bad
 
@@ -100,7 +100,7 @@ def check_clips(
     bad = [*found.bad, *((found.names[i], reason) for i, reason in sorted(damaged.items()))]
     fits = _fits(found, view)
     short = [found.names[int(i)] for i in whole if not fits[i]]
-    size = _recommended(found.sizes[whole])
+    size = recommended(found.sizes[whole].min(1).tolist() if len(whole) else [])
     per_second = _rate(found, whole[fits[whole]], view, size)
     unusable = len(bad) + len(short)
     report = ClipReport(
@@ -109,7 +109,8 @@ def check_clips(
         lengths=_spread(found.lengths[whole]), seconds=_spread((found.lengths / found.rates)[whole]),
         rates=_rates(found.rates[whole]), variable=_variable(found, whole), codecs=_count(found.codecs[whole]),
         sizes=_count([f"{w}x{h}" for h, w in found.sizes[whole]]), key_gap=_key_gap(found, whole),
-        classes=_classes(found), pictures=_pictures(cfg.path), recommended_size=size, decoded=decoded,
+        classes=class_counts(found.labels, found.classes), pictures=_pictures(cfg.path), recommended_size=size,
+        decoded=decoded,
         bytes=None if found.bytes is None else int(found.bytes.sum()), clips_per_cpu_second=round(per_second, 1),
         clips_per_second=round(per_second * cores(), 1),
         ok=len(whole) > len(short) and unusable <= cfg.max_bad * max(total, 1),
@@ -191,26 +192,6 @@ def _key_gap(found: ClipsFound, some: np.ndarray) -> float | None:
         return None
     keys = [max(1, len(found.reel.outlines[int(i)].keys)) for i in some]
     return round(statistics.median(n / k for n, k in zip(found.lengths[some].tolist(), keys, strict=True)), 1)
-
-
-def _recommended(sizes: np.ndarray) -> int:
-    """The middle short side, at most 224, cut to whole patches: of 16 from 96 pixels on, of 4 below."""
-    if len(sizes) == 0:
-        return MOST
-    side = min(MOST, int(np.median(sizes.min(1))))
-    step = 16 if side >= 96 else 4
-    return max(4, side // step * step)
-
-
-def _classes(found: ClipsFound) -> dict[str, int]:
-    if found.labels is None:
-        return {}
-    numbers, counts = np.unique(found.labels, return_counts=True)
-    names = found.classes or []
-    return {
-        "(none)" if k < 0 else names[k] if k < len(names) else str(k): int(c)
-        for k, c in zip(numbers, counts, strict=True)
-    }
 
 
 def _pictures(path: str) -> int:
