@@ -46,7 +46,8 @@ def two_rooms_fixed_pldm() -> Settings:
     """PLDM on Two Rooms, 65 x 65 pixels, the wall always in one place: a quarter of an hour of one core.
 
     As `one-room-pldm` with 32 features and windows of nine frames. Half of the episodes walk, half go back and forth by
-    the door. Plan with protocol two-rooms-fixed, whose cost counts steps: distance between features leads to the wall.
+    the door. Plan with protocol two-rooms-fixed, whose cost counts steps: 200 of 200 goals were reached and held
+    with seed 0, in 3.5 processor seconds of planning each (docs/log.md).
     """
     return merge(
         one_room_pldm(),
