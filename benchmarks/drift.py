@@ -23,8 +23,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import record
+from benchmarks.jobs import each
 from openjepa.core.compare import mse
 from openjepa.core.rollout import rollout
 from openjepa.core.types import Clock, Space, Windows
@@ -204,8 +203,9 @@ def scene(seed: int, window: Any, batch: int) -> tuple[WindowStream, dict[str, T
     }
 
 
-def work(seed: int, steps: int) -> dict[str, Any]:
-    """All models of one seed."""
+def work(job: tuple[int, int]) -> dict[str, Any]:
+    """All models of one seed, the JEPA trained for so many steps."""
+    seed, steps = job
     torch.set_num_threads(1)
     preset = one_room_pldm()
     cfg, optim = PLDMConfig(**preset["method"]), OptimConfig(**preset["optim"])
@@ -235,14 +235,6 @@ def work(seed: int, steps: int) -> dict[str, Any]:
         apart = (guess - place[:, 1:]).norm(dim=-1)
         runs[name] = {"guess": {"mean": apart.mean(0).tolist(), "median": apart.median(0).values.tolist()}}
     return {"seed": seed, "models": runs}
-
-
-def each(jobs: Sequence[tuple[int, int]], processes: int) -> Iterator[dict[str, Any]]:
-    if processes == 1:
-        yield from (work(*job) for job in jobs)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(work, *zip(*jobs, strict=True))
 
 
 def line(seed: int, name: str, run: dict[str, Any]) -> str:
@@ -277,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     runs: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
     jobs = [(seed, args.steps) for seed in args.seeds]
-    for run in each(jobs, args.processes):
+    for run in each(work, jobs, args.processes):
         runs.append(run)
         results = {"settings": {"steps": args.steps, "preset": one_room_pldm()}, "summary": summary(runs), "runs": runs}
         record.save(args.name, results)  # kept as it comes

@@ -17,9 +17,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.jobs import each
 from benchmarks.record import save
 from openjepa.config import View
 from openjepa.core.compare import whiten_tokens
@@ -366,18 +365,17 @@ def main() -> None:
         else [Job(m, "digits", f, 0) for m in FAULTS for f in ("healthy", FAULTS[m][0])]
     )
     results = []
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        for r in pool.map(run, todo):
-            if given.keep:
-                given.keep.mkdir(parents=True, exist_ok=True)
-                (given.keep / f"{r['name']}.json").write_text(json.dumps(r))
-            results.append({k: v for k, v in r.items() if k != "history"})
-            print(
-                f"{r['name']:42s} {r['verdict']:24s} alarm {r['alarm']}  loss {r['loss_step']}  {r['seconds']} s",
-                flush=True,
-            )
-            if given.what == "report":  # kept as they come: the whole takes half an hour
-                path = save("health", {"summary": summary(results), "seeds": chosen, "runs": results})
+    for r in each(run, todo, given.processes):
+        if given.keep:
+            given.keep.mkdir(parents=True, exist_ok=True)
+            (given.keep / f"{r['name']}.json").write_text(json.dumps(r))
+        results.append({k: v for k, v in r.items() if k != "history"})
+        print(
+            f"{r['name']:42s} {r['verdict']:24s} alarm {r['alarm']}  loss {r['loss_step']}  {r['seconds']} s",
+            flush=True,
+        )
+        if given.what == "report":  # kept as they come: the whole takes half an hour
+            path = save("health", {"summary": summary(results), "seeds": chosen, "runs": results})
     print(json.dumps(summary(results), indent=1))
     if given.what == "report":
         print(path)

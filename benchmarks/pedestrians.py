@@ -28,9 +28,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +39,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import record
+from benchmarks.jobs import each
 from openjepa.core.compare import mse
 from openjepa.core.rollout import rollout
 from openjepa.core.types import Clock, Seen, Space, Terms, Windows
@@ -339,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             for seed in args.seeds for scene in args.scenes]  # fmt: skip
     rows: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
-    for row in each(jobs, args.processes):
+    for row in each(work, jobs, args.processes):
         rows.append(row)
         print(*(f"{k} {v}" for k, v in row.items() if k not in ("errors", "apart")), flush=True)
         print(*(f"    {m}: {' '.join(f'{v:.3f}' for v in e)}" for m, e in row["errors"].items()), sep="\n", flush=True)
@@ -354,14 +353,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         shown = [f"{n} {c['value']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for n, c in cells.items()]
         print(f"{model:12s} less c. velocity", "  ".join(shown))
     return results
-
-
-def each(jobs: Sequence[Job], processes: int) -> Iterator[dict[str, Any]]:
-    if processes == 1:
-        yield from map(work, jobs)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(work, jobs)
 
 
 if __name__ == "__main__":

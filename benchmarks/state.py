@@ -17,9 +17,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -29,6 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import record
+from benchmarks.jobs import each
 from benchmarks.state_scene import AT, LONGEST, Scene, make_scene, references
 from openjepa.core.compare import mse
 from openjepa.core.measure import feature_std, noise_floor, rank_above_floor, spectrum
@@ -261,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     jobs = [Job(world, seed, variant, **settings)
             for seed in args.seeds for variant in ("references", *args.variants) for world in args.worlds
             if (world, seed, variant) not in known]  # fmt: skip
-    for row in each(jobs, args.processes):
+    for row in each(work, jobs, args.processes):
         rows.append(row)
         record.save(args.name, results | {"summary": summary(rows), "runs": rows})  # kept as it comes
         print(line(row), flush=True)
@@ -282,14 +281,6 @@ def earlier(name: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
     files = sorted(record.RESULTS.glob(f"{name}_cpu_*.json"))
     kept = json.loads(files[-1].read_text())["results"] if files else {}
     return kept["runs"] if kept.get("settings") == json.loads(json.dumps(settings)) else []
-
-
-def each(jobs: Sequence[Job], processes: int) -> Iterator[dict[str, Any]]:
-    if processes == 1:
-        yield from map(work, jobs)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(work, jobs)
 
 
 if __name__ == "__main__":

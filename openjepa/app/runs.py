@@ -142,6 +142,8 @@ class Run:
         split: str | None = None,
         controls: Sequence[str] | None = None,
         films: int | None = None,
+        film: str | None = None,
+        seed: int | None = None,
         out: str | Path | None = None,
         device: str | None = None,
     ) -> dict[str, Any]:
@@ -150,8 +152,8 @@ class Run:
 
         return verbs.plan(
             self.path, protocol=protocol, world=world, settings=settings, planner=planner, start=start, goal=goal,
-            episodes=episodes, split=split, controls=controls, films=films, out=out, device=device,
-            cost=cost, pairs=pairs, ahead=ahead, budget=budget, tolerance=tolerance, ceiling=ceiling,
+            episodes=episodes, split=split, controls=controls, films=films, film=film, seed=seed, out=out,
+            device=device, cost=cost, pairs=pairs, ahead=ahead, budget=budget, tolerance=tolerance, ceiling=ceiling,
         )  # fmt: skip
 
     def look(self, out: str | Path | None = None, *, data: Any = None) -> dict[str, Any]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib
 import logging
 import statistics
+from collections.abc import Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from openjepa.data.cache import MAX_BYTES, SHORT_SIDE, cache_folder, hold, plan_sizes, survey
 from openjepa.data.config import DataConfig
 from openjepa.data.picture import SUFFIXES, BadPicture, Header
-from openjepa.data.source import Found, Source, check_bad
+from openjepa.data.source import Found, Source, check_bad, pixel_moments
 
 log = logging.getLogger("openjepa.data")
 
@@ -141,21 +143,16 @@ def held_bytes(headers: list[Header | None], count: int, channels: int) -> int:
 
 def measure(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel over the pixels of up to 2,048 pictures, in 0..1."""
-    total = torch.zeros(2, source.channels, dtype=torch.float64)
-    pixels = 0
-    for i in _spread(len(source), _STATISTICS):
-        try:
-            x = source.read(int(i)).to(torch.float64).unflatten(0, (-1, source.channels))  # (T, C, H, W)
-            x = x.transpose(0, 1).flatten(1) / 255  # (C, pixels)
-        except BadPicture:
-            continue
-        total += torch.stack([x.sum(1), (x * x).sum(1)])
-        pixels += x.shape[1]
-    if pixels == 0:
+
+    def readable() -> Iterator[Tensor]:
+        for i in _spread(len(source), _STATISTICS):
+            with suppress(BadPicture):
+                yield source.read(int(i)).unflatten(0, (-1, source.channels))  # (T, C, H, W)
+
+    mean, std = pixel_moments(readable(), source.channels)
+    if not mean:
         raise ValueError(f"{source.where} must hold a readable picture to measure, got none.")
-    mean = total[0] / pixels
-    std = (total[1] / pixels - mean * mean).clamp_min(0).sqrt().clamp_min(1e-3)
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return mean, std
 
 
 def _held(found: Found, cfg: DataConfig) -> Found:

@@ -204,6 +204,20 @@ def check_bad(
         )
 
 
+def pixel_moments(parts: Iterable[Tensor], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of pixels (n, C, H, W) in 0..255, as shares of 255; empty for none."""
+    total, pixels = torch.zeros(2, channels, dtype=torch.float64), 0
+    for part in parts:
+        x = part.to(torch.float64).transpose(0, 1).flatten(1) / 255  # (C, pixels)
+        total += torch.stack([x.sum(1), (x * x).sum(1)])
+        pixels += x.shape[1]
+    if pixels == 0:
+        return (), ()
+    mean = total[0] / pixels
+    std = (total[1] / pixels - mean * mean).clamp_min(0).sqrt().clamp_min(1e-3)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
 def digest(*parts: object) -> str:
     """Hex digest of strings, numbers, bytes and arrays."""
     h = hashlib.blake2b(digest_size=16)

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from openjepa.data.clips.config import ClipConfig
 from openjepa.data.clips.source import BadClip, ClipsFound, ClipSource
 from openjepa.data.opening import IMAGENET, MOST, even_choice
 from openjepa.data.picture import SUFFIXES as PICTURES
-from openjepa.data.source import Names, check_bad, digest
+from openjepa.data.source import Names, check_bad, digest, pixel_moments
 
 log = logging.getLogger("openjepa.data")
 
@@ -251,18 +251,14 @@ def joined(parts: list[ClipsFound]) -> tuple[ClipsFound, np.ndarray]:
 
 def measure(source: ClipSource) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel over the pixels of four frames of up to 256 videos, in 0..1."""
-    total, pixels = torch.zeros(2, source.channels, dtype=torch.float64), 0
-    for i in np.unique(np.linspace(0, len(source) - 1, min(len(source), _STATISTICS)).astype(np.int64)):
-        numbers = np.unique(np.linspace(0, source.lengths[i] - 1, 4).astype(np.int64))
-        try:
-            x = torch.from_numpy(np.ascontiguousarray(source.read(int(i), numbers))).double()
-        except BadClip:
-            continue
-        x = x.transpose(0, 1).flatten(1) / 255  # (C, pixels)
-        total += torch.stack([x.sum(1), (x * x).sum(1)])
-        pixels += x.shape[1]
-    if pixels == 0:
+
+    def readable() -> Iterator[torch.Tensor]:
+        for i in np.unique(np.linspace(0, len(source) - 1, min(len(source), _STATISTICS)).astype(np.int64)):
+            numbers = np.unique(np.linspace(0, source.lengths[i] - 1, 4).astype(np.int64))
+            with contextlib.suppress(BadClip):
+                yield torch.from_numpy(np.ascontiguousarray(source.read(int(i), numbers)))  # (n, C, H, W)
+
+    mean, std = pixel_moments(readable(), source.channels)
+    if not mean:
         raise ValueError(f"{source.where} must hold a readable video to measure, got none.")
-    mean = total[0] / pixels
-    std = (total[1] / pixels - mean * mean).clamp_min(0).sqrt().clamp_min(1e-3)
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return mean, std
