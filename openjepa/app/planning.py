@@ -58,13 +58,17 @@ def planned(run: Run, asked: PlanRequest) -> dict[str, Any]:
     held = held_out(found, world) if protocol.pairs == "held_out" else None
     out = Path(asked.out) if asked.out else run.path / "plan" / protocol.name
     episodes = 1 if points.start is not None and points.goal is not None else asked.episodes
-    result = run_protocol(
-        found.model, found.preprocess, world, protocol, asked.planner or None, out=out, skip=found.skip,
-        split=asked.split, episodes=episodes, held_out=held, controls=asked.controls,
-        ceiling_episodes=asked.ceiling or worth(world, protocol, found.skip, asked), seed=asked.seed,
-        device=found.device, films=asked.films, film=asked.film, tell=lambda row: tell(f"measuring: {ROWS[row]}"),
-        heads=heads_for(found, protocol.cost),
-    )  # fmt: skip
+    try:
+        result = run_protocol(
+            found.model, found.preprocess, world, protocol, asked.planner or None, out=out, skip=found.skip,
+            split=asked.split, episodes=episodes, held_out=held, controls=asked.controls,
+            ceiling_episodes=asked.ceiling or worth(world, protocol, found.skip, asked), seed=asked.seed,
+            device=found.device, films=asked.films, film=asked.film, heads=heads_for(found, protocol.cost),
+            tell=lambda row: tell(f"measuring: {ROWS[row]}"),
+        )  # fmt: skip
+    except KeyboardInterrupt as e:
+        tell(str(e))
+        raise
     said = {"about": became(result)} if len(result.manifest) == 1 and points.given else remark(result)
     return {"run": str(run.path), "out": str(out), **result.as_dict(), "table": result.table(), **said}
 

@@ -50,11 +50,18 @@ def read_world(folder: str | Path) -> WorldParts:
             pictures = {name: found[name] for name in found.files}
     plans = []
     for result in sorted((folder / "plan").glob("*/result.json")):
-        found = sorted(f for f in result.parent.iterdir() if f.suffix in KINDS)
+        values = json.loads(result.read_text(encoding="utf-8"))
+        found = [f for f in films_of(result.parent, values) if f.exists()]
         films = [f for f in found if f.suffix == ".mp4" or f.with_suffix(".mp4") not in found]
         shown = [(f.name, f.read_bytes() if f.stat().st_size <= LARGEST_FILM else None) for f in films]
-        plans.append((result.parent.name, json.loads(result.read_text(encoding="utf-8")), shown))
+        plans.append((result.parent.name, values, shown))
     return WorldParts(measured, pictures, plans)
+
+
+def films_of(folder: Path, result: Mapping[str, Any]) -> list[Path]:
+    """The films that belong to a result: a folder that was written to twice can hold others, of an earlier plan."""
+    names = result.get("files", [f.name for f in folder.iterdir()])
+    return sorted(folder / name for name in names if Path(name).suffix in KINDS)
 
 
 def imagines(parts: WorldParts, folder: str) -> str:
@@ -173,6 +180,8 @@ def plan(folder: str, name: str, result: Mapping[str, Any], films: Sequence[tupl
     about = f"<h3>{escape(name)}, {result['split']} pairs {escape(result['manifest']['hash'])}</h3>"
     rule = result.get("protocol", {}).get("about", "")
     about += f'<p class="lead">{escape(rule)}</p>' if rule else ""
+    if left := [ROWS.get(k, k) for k in result.get("wanted", ()) if k not in result["rows"]]:
+        about += f'<p class="lead">Interrupted before these were measured: {escape("; ".join(left))}.</p>'
     return about + table(head, rows) + shown
 
 

@@ -30,7 +30,10 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Result:
-    """An evaluation. `values` is plain data for JSON; `drives` holds what happened, `manifest` the pairs."""
+    """An evaluation. `values` is plain data for JSON; `drives` holds what happened, `manifest` the pairs.
+
+    While it goes on, `values["complete"]` is False and `values["rows"]` holds the rows of `values["wanted"]` so far.
+    """
 
     values: dict[str, Any]
     manifest: Manifest
@@ -56,6 +59,9 @@ class Result:
             lines.append(v["protocol"]["about"])
         if self.manifest.episodes():
             lines.append(f"Pairs are from {len(self.manifest.episodes())} held-out episodes.")
+        if not v["complete"]:
+            left = [ROWS[k] for k in v["wanted"] if k not in v["rows"]]
+            lines.append(f"Not measured, interrupted: {'; '.join(left)}.")
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -83,6 +89,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     heads: Heads | None = None,
     tell: Callable[[str], None] | None = None,
+    keep: Callable[[Result], None] | None = None,
 ) -> Result:
     """Success under `protocol`, with the controls beside it.
 
@@ -98,6 +105,7 @@ def evaluate(
     seed        of the search and of the random policy
     heads       what the protocol's cost needs beside the model, see `agent.Heads`
     tell        called with the name of each row before it is measured
+    keep        called after each row with all that is known by then
     """
     world = require_sense(model, world, protocol, preprocess, controls)
     skip = protocol.skip if skip is None else skip
@@ -116,17 +124,7 @@ def evaluate(
     agent = None if model is None else LatentAgent(model, scales, protocol.cost, heads=heads, device=device)
     makers = controllers(agent, SimulatorAgent(world, scales, protocol.cost), world, mpc, seed, protocol.ball)
     wanted = [name for name in (*(("model",) if agent else ()), *controls) if name in makers]
-    rows, drives = {}, {}
-    for name in wanted:
-        if tell is not None:
-            tell(name)
-        some = pairs.first(ceiling_episodes) if name == "simulator" else pairs
-        controller = makers[name](some)
-        happened = drive(world, some.starts, some.goals, controller, budget=protocol.budget, stop=protocol.stop)
-        rows[name], drives[name] = summary(happened, controller), happened
-    if agent is not None:
-        rows["model"]["seconds"]["plan_alone"] = alone(mpc(agent, pairs.goals[:1]), world, pairs.starts[:1])
-    values = {
+    values: dict[str, Any] = {
         "protocol": protocol.model_dump(mode="json") | {"hash": protocol.hash},
         "world": settings_of(world) or protocol.world,
         "planner": cfg.model_dump(mode="json"),
@@ -138,9 +136,25 @@ def evaluate(
         "n": len(pairs),
         "manifest": {"hash": pairs.hash, "refused": pairs.refused, "episodes": len(pairs.episodes())},
         "headline": protocol.success,
-        "rows": rows,
+        "wanted": wanted,
+        "complete": not wanted,
+        "rows": {},
     }
-    return Result(values, pairs, drives)
+    result = Result(values, pairs, {})
+    for name in wanted:
+        if tell is not None:
+            tell(name)
+        some = pairs.first(ceiling_episodes) if name == "simulator" else pairs
+        controller = makers[name](some)
+        happened = drive(world, some.starts, some.goals, controller, budget=protocol.budget, stop=protocol.stop)
+        row = summary(happened, controller)
+        if agent is not None and name == "model":
+            row["seconds"]["plan_alone"] = alone(mpc(agent, pairs.goals[:1]), world, pairs.starts[:1])
+        values["rows"][name], result.drives[name] = row, happened
+        values["complete"] = len(values["rows"]) == len(wanted)
+        if keep is not None:
+            keep(result)
+    return result
 
 
 def settings_of(world: World) -> dict[str, Any]:

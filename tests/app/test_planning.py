@@ -64,3 +64,27 @@ def test_errors_are_one_line(run: openjepa.Run, capsys: pytest.CaptureFixture[st
             main([*words, "episodes=1"])
         error = capsys.readouterr().err
         assert e.value.code == 2 and expected in error and len(error.strip().splitlines()) == 1, error
+
+
+def test_an_interrupted_plan_says_what_it_kept(run: openjepa.Run, capsys, monkeypatch, tmp_path) -> None:
+    from openjepa.worlds.physics.balls import PointMass
+
+    def stop(self, states, goals):  # the ceiling's cost is the first to ask for the distance of many
+        if len(states) > 10:
+            raise KeyboardInterrupt
+        return distance(self, states, goals)
+
+    distance = PointMass.distance
+    monkeypatch.setattr(PointMass, "distance", stop)
+    words = [f"planner.{k}={v}" for k, v in FEW["planner"].items()]
+    with pytest.raises(SystemExit) as e:
+        main(["plan", str(run.path), *words, "episodes=3", f"out={run.path}/plan/cut"])
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert e.value.code == 130 and "result.json keeps planner on the model; random" in last
+    monkeypatch.undo()
+    found = json.loads((run.path / "plan" / "cut" / "result.json").read_text())
+    assert not found["complete"] and "simulator" not in found["rows"] and "goal_is_start" in found["rows"]
+    (run.path / "plan" / "cut" / "model_000.mp4").write_bytes(b"of an earlier plan")
+    page = open(run.look()["report"]).read()
+    assert "Interrupted before these were measured: planner on the true simulator" in page
+    assert "video/mp4" not in page

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from openjepa.plan import run_protocol
-from openjepa.plan.evaluate import CONTROLS, evaluate, tune
+from openjepa.plan.evaluate import CONTROLS, Result, evaluate, tune
 from openjepa.plan.film import frames, save_film
 from openjepa.plan.protocol import Manifest, Protocol, draw_pairs, load_protocol, planner_config, protocols
 from openjepa.plan.receding import Still, drive
@@ -256,3 +256,26 @@ def test_settings_without_a_name_change_the_planner_of_the_protocol() -> None:
     usual = protocol.search(skip=3)
     assert protocol.search({"samples": 50}, skip=3) == usual.override({"samples": 50})
     assert protocol.search({"name": "mppi", "samples": 9}, skip=3).model_dump()["name"] == "mppi"
+
+
+def test_an_interrupted_evaluation_keeps_the_rows_that_are_done(tmp_path):
+    class Stopped(Plane):
+        def step(self, states, actions):
+            if self.stepped > 3 * 12 * 16:  # in the fourth row
+                raise KeyboardInterrupt
+            return super().step(states, actions)
+
+    folder = tmp_path / "plan"
+    with pytest.raises(KeyboardInterrupt, match="keeps planner on the model; random policy; zero action"):
+        run_protocol(Exact(), PREPROCESS, Stopped(), protocol(), out=folder, film="gif")
+    kept = json.loads((folder / "result.json").read_text())
+    whole = evaluate(Exact(), Plane(), protocol(), preprocess=PREPROCESS)
+    assert kept["complete"] is False and whole.values["complete"] is True
+    assert list(kept["rows"]) == ["model", "random", "zero"] and kept["wanted"] == list(whole.values["rows"])
+    assert kept["rows"]["model"]["end"] == whole.values["rows"]["model"]["end"]
+    assert sorted(kept["files"]) == sorted(p.name for p in folder.iterdir()) and "model_000.gif" in kept["files"]
+    told = Result(kept, whole.manifest, {}).table()
+    assert "Not measured, interrupted: planner, told that the start is the goal; planner on the true sim" in told
+    with pytest.raises(KeyboardInterrupt, match="no row was finished"):
+        run_protocol(Exact(), PREPROCESS, Stopped(), protocol(episodes=40), out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
