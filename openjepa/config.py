@@ -124,6 +124,9 @@ class ClipView(View):
         return self
 
 
+USUAL_CLIP = ClipView(frames=16, stride=4)  # what methods on clips take where nothing is said, as V-JEPA does
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """'Did you mean ...?' for a misspelt name, or the list of names when none is near.
 

@@ -41,7 +41,9 @@ def start(run: RunConfig, *, encoder: nn.Module | None = None, resume: bool = Fa
     """
     if not resume and run.out:
         require_new(Path(run.out))  # before the data is opened, which may take minutes
-    method = None if encoder is None and not frozen(run.method) else with_encoder(run, encoder)
+    method = None
+    if encoder is not None or frozen(run.method):
+        run, method = with_encoder(run, encoder)
     out = execute(run, method=method, observers=lambda m, s: observers(run, m, s), resume=resume)
     finished = Run(out)
     if int(os.environ.get("RANK", "0")) == 0:
@@ -49,15 +51,17 @@ def start(run: RunConfig, *, encoder: nn.Module | None = None, resume: bool = Fa
     return finished
 
 
-def with_encoder(run: RunConfig, encoder: nn.Module | None) -> Method:
-    """The run's method around a module of the user's own, or around the frozen encoder that its settings name."""
+def with_encoder(run: RunConfig, encoder: nn.Module | None) -> tuple[RunConfig, Method]:
+    """The run's method around a module of the user's own, or around the frozen encoder that its settings name; and the
+    run with settings that fit its data."""
     opened = open_data(run, resolve_device(run.device))
     opened.stream.close()
+    run = opened.fitted(run)
     if encoder is None:
         encoder = frozen_encoder(run.method, opened.facts["preprocess"])
     torch.manual_seed(run.seed)
     make: Any = METHODS[run.method.name]  # type: ignore[attr-defined]
-    return make(run.method, **opened.keywords, encoder=encoder)
+    return run, make(run.method, **opened.keywords, encoder=encoder)
 
 
 def observers(run: RunConfig, method: Method, data: Data) -> list[Observer]:

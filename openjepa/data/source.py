@@ -131,9 +131,7 @@ class Source:
         self.max_bad, self.workers = max_bad, workers
         self.mean, self.std = tuple(mean), tuple(std)
         self._stamp = found.stamp
-        self._found_bad = list(found.bad)  # before reading: these are not among the pictures
-        self._bad: dict[int, str] = {}
-        self._seen = np.zeros(len(found.names), dtype=bool)
+        self._unusable = Unusable(found.names, found.bad, max_bad, "unreadable pictures")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -144,7 +142,7 @@ class Source:
 
     @property
     def bad(self) -> Bad:
-        return self._found_bad + [(self.names[i], self._bad[i]) for i in sorted(self._bad)]
+        return self._unusable.listed()
 
     def read(self, i: int, short: int | None = None) -> Tensor:
         """Picture i as uint8 (C, H, W) at its own size; `BadPicture` when it cannot be read.
@@ -179,16 +177,54 @@ class Source:
         return digest(self._stamp, len(self))[:16]
 
     def note(self, seen: np.ndarray, bad: Iterable[tuple[int, str]]) -> None:
-        """Count what was read; a `ValueError` when more than `max_bad` of what was seen is unreadable.
+        """Count what was read; a `ValueError` when more than `max_bad` of what was seen is unreadable."""
+        self._unusable.note(seen, bad)
 
-        The share is taken of at least 100 pictures (or of all, if fewer), so that one early bad file stops nothing,
-        unless `max_bad` is 0.
+
+class Unusable:
+    """Which items of a source turned out to be of no use, and whether they are too many.
+
+    names    of the items
+    before   (name, reason) of what was found unusable before reading: these are not among the items
+    max_bad  the share of unusable ones among those seen that is borne
+    what     they are, in the words of the error
+
+    >>> kept = Unusable(["a.png", "b.png"], [("c.png", "empty")], 1.0, "unreadable pictures")
+    >>> kept.note(np.array([0]), [(1, "torn")]); kept.listed(), kept.seen
+    ([('c.png', 'empty'), ('b.png', 'torn')], 3)
+    """
+
+    def __init__(self, names: Sequence[str], before: Bad, max_bad: float, what: str) -> None:
+        self.names, self.before, self.max_bad, self.what = names, list(before), max_bad, what
+        self.reasons: dict[int, str] = {}
+        self._seen = np.zeros(len(names), dtype=bool)
+
+    def listed(self) -> Bad:
+        return self.before + [(self.names[i], self.reasons[i]) for i in sorted(self.reasons)]
+
+    @property
+    def seen(self) -> int:
+        """How many were read so far, with those that were unusable before."""
+        return int(self._seen.sum()) + len(self.before)
+
+    def note(self, seen: np.ndarray, bad: Iterable[tuple[int, str]]) -> None:
+        """Count what was read; a `ValueError` when more than `max_bad` of it is unusable.
+
+        The share is taken of at least 100 (or of all, if fewer), so that one early bad file stops nothing, unless
+        `max_bad` is 0.
         """
         self._seen[seen] = True
         for i, reason in bad:
             self._seen[i] = True
-            self._bad[i] = reason
-        check_bad(self.bad, int(self._seen.sum()) + len(self._found_bad), len(self), self.max_bad)
+            self.reasons[i] = reason
+        check_bad(self.listed(), self.seen, len(self.names), self.max_bad, self.what)
+
+    def leave_out(self, bad: Iterable[tuple[int, str]], advice: str) -> None:
+        """Count what is of no use although it was not read; a `ValueError`, with advice, when it is too much of all."""
+        left = dict(bad)
+        listed = self.listed() + [(self.names[i], reason) for i, reason in left.items()]
+        check_bad(listed, len(self.names) + len(self.before), len(self.names), self.max_bad, self.what, advice)
+        self.reasons |= left
 
 
 def check_bad(

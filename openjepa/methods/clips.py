@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from copy import deepcopy
 from itertools import chain
+from math import prod
 from typing import Any, Self
 
 import torch
@@ -16,7 +18,7 @@ from openjepa.core.masks import Masks
 from openjepa.core.schedule import linear
 from openjepa.core.spread import sigreg
 from openjepa.core.teach import ema_
-from openjepa.core.tubes import tubes
+from openjepa.core.tubes import tube_sizes, tubes
 from openjepa.core.types import Clips, Clock, Terms
 from openjepa.methods.base import Method
 from openjepa.nn import ClipPredictor, ClipViT, EncoderConfig, Projector, build_clip_encoder
@@ -114,6 +116,25 @@ class OnClips(Method):
         if cfg.sigreg:
             self.weights |= {"agree": cfg.agree, "sigreg": cfg.sigreg}
 
+    def require_context(self, kinds: tuple[TubeMask, ...], size: int) -> None:
+        """A `ValueError` that names the setting when some kind of mask does not go with some kind of clip."""
+        encoder = self.encoder
+        for view in self.cfg.views:
+            side = (view.size or size) // encoder.patch
+            grid = (max(1, view.frames // encoder.tubelet), side, side)
+            for number, m in enumerate(kinds):
+                try:
+                    tubes(grid, 1, clock=Clock(step=0), **m.model_dump(exclude={"count"}))
+                except ValueError as e:
+                    smaller = [found for k in kinds if (found := fitting_mask(grid, k))]
+                    ways = "finer patches (method.encoder) or larger frames (data.size)"
+                    if len(smaller) == len(kinds):
+                        ways = f"method.masks=[{', '.join(smaller)}], {ways}"
+                    raise ValueError(
+                        f"method.masks must suit frames of {side} x {side} patches, got masks[{number}]: {e} "
+                        f"Set {ways}."
+                    ) from None
+
     def clips(self, batch: Clips) -> Tensor:
         """(V, B, T, C, H, W) -> (B V, T, C, H, W), the clips of a video side by side."""
         return batch.view.transpose(0, 1).flatten(0, 1)
@@ -167,6 +188,26 @@ class OnClips(Method):
     def after_step(self, clock: Clock) -> None:
         start, end = self.cfg.ema
         ema_(self.teacher.parameters(), self.encoder.parameters(), linear(start, end, clock.progress))
+
+
+def fitting_mask(grid: tuple[int, int, int], mask: TubeMask) -> str | None:
+    """The mask as a setting, with smaller or fewer blocks where it would leave less than a twentieth of the grid.
+
+    >>> fitting_mask((8, 4, 4), SHORT), fitting_mask((8, 4, 4), LONG)
+    ('{blocks: 8, scale: [0.15, 0.15]}', '{blocks: 2, scale: [0.52, 0.52]}')
+    """
+    blocks = mask.blocks
+    while blocks:
+        for share in (1.0, 0.75, 0.5):
+            scale = tuple(round(share * s, 2) for s in mask.scale)
+            changed = mask.model_copy(update={"blocks": blocks, "scale": scale})
+            with suppress(ValueError):
+                tubes(grid, 1, clock=Clock(step=0), **changed.model_dump(exclude={"count"}))
+                if tube_sizes(grid, blocks, changed.scale, mask.aspect, mask.time_scale)[0] * 20 >= prod(grid):
+                    told = mask.model_dump(exclude_defaults=True) | {"blocks": blocks, "scale": list(scale)}
+                    return f"{{{', '.join(f'{name}: {value}' for name, value in told.items())}}}"
+        blocks //= 2
+    return None
 
 
 def times(x: Tensor, count: int) -> Tensor:

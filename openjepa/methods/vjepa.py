@@ -63,6 +63,7 @@ class VJEPA(OnClips):
         super().__init__()
         self.cfg, self.weights = cfg, {"predict": 1.0} | ({"variance": cfg.variance} if cfg.variance else {})
         self.build(size, channels, encoder, {"mask_tokens": cfg.tokens})
+        self.require_context(cfg.masks, size)
 
     def losses(self, batch: Clips, clock: Clock) -> tuple[Terms, Seen]:
         clips = self.clips(batch)  # (B V, T, C, H, W)

@@ -84,6 +84,7 @@ class VJEPA21(OnClips):
                 "modalities": cfg.encoder.picture_patch,
             },
         )  # fmt: skip
+        self.require_context(cfg.masks, size)
 
     def losses(self, batch: Clips, clock: Clock) -> tuple[Terms, Seen]:
         clips = self.clips(batch)  # (B V, T, C, H, W)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
+from openjepa.config import ClipView, Config
 from openjepa.core.dist import rank, world_size
 from openjepa.data import PictureStream, Source, open_source
 from openjepa.data.clips import ClipSource, ClipStream, open_clips
 from openjepa.data.clips.config import ClipConfig
+from openjepa.data.clips.fit import long_enough
 from openjepa.data.clips.opening import holds
+from openjepa.data.clips.pace import span, words
 from openjepa.data.config import DataConfig
 from openjepa.data.episodes import Episodes, WindowStream, open_episodes
 from openjepa.data.episodes.config import EpisodeConfig
@@ -21,7 +26,9 @@ from openjepa.data.episodes.opening import surely_episodes
 from openjepa.data.source import Bad
 from openjepa.methods import METHODS, Method
 from openjepa.train.launch import first_then_rest
-from openjepa.train.run import RunConfig
+from openjepa.train.run import RunConfig, eats_clips
+
+log = logging.getLogger("openjepa.data")
 
 Data = Source | ClipSource | WindowStream
 
@@ -46,6 +53,7 @@ class Opened:
     facts     for checkpoints and env.json: how to prepare other data (`preprocess`), and which these were (`data`)
     files     for the run folder
     bad       what could not be read so far, as (name, reason)
+    views     kinds of clips that were taken because the settings name none and the usual ones do not fit the videos
     """
 
     source: Data
@@ -54,6 +62,18 @@ class Opened:
     facts: dict[str, Any]
     bad: Callable[[], Bad]
     files: dict[str, Any] = field(default_factory=dict)
+    views: tuple[ClipView, ...] | None = None
+
+    def fitted(self, run: RunConfig) -> RunConfig:
+        """The run's settings with the views that were taken: what is built, and saved."""
+        if self.views is None:
+            return run
+        return run.model_copy(update={"method": run.method.model_copy(update={"views": self.views})})
+
+
+def undecided(method: Config) -> bool:
+    """Whether the settings leave it to the data which clips are taken."""
+    return eats_clips(method) and "views" not in method.model_fields_set
 
 
 def open_data(run: RunConfig, device: torch.device, method: Method | None = None) -> Opened:
@@ -73,7 +93,7 @@ def open_data(run: RunConfig, device: torch.device, method: Method | None = None
                 f"data must be clips for method {name}, got a {type(run.data).__name__}. Give a ClipConfig."
             )
         refuse_episodes(run.data.path, "clips", name)
-        return open_videos(run, run.data, device, settings.views)
+        return open_videos(run, run.data, device, settings, free=method is None and undecided(settings))
     if not isinstance(run.data, DataConfig):
         raise ValueError(
             f"data must be pictures for method {name}, got a {type(run.data).__name__}. Give a DataConfig."
@@ -118,8 +138,9 @@ def open_pictures(run: RunConfig, cfg: DataConfig, device: torch.device, views: 
     return Opened(source, stream, keywords, facts, lambda: source.bad)
 
 
-def open_videos(run: RunConfig, cfg: ClipConfig, device: torch.device, views: Any) -> Opened:
+def open_videos(run: RunConfig, cfg: ClipConfig, device: torch.device, settings: Any, *, free: bool) -> Opened:
     source = first_then_rest(lambda: open_clips(cfg, seed=run.seed))
+    views = fit_views(settings, source) if free else settings.views
     stream = ClipStream(
         source, views, batch_size=run.batch_size, accumulate=run.accumulate, seed=run.seed, rank=rank(),
         world=world_size(), workers=cfg.workers, device=device,
@@ -143,7 +164,32 @@ def open_videos(run: RunConfig, cfg: ClipConfig, device: torch.device, views: An
         },
     }  # fmt: skip
     keywords = {"size": source.size, "channels": source.channels}
-    return Opened(source, stream, keywords, facts, lambda: source.bad)
+    taken = None if views == settings.views else views
+    return Opened(source, stream, keywords, facts, lambda: source.bad, views=taken)
+
+
+def fit_views(settings: Any, source: ClipSource) -> tuple[ClipView, ...]:
+    """The method's usual kinds of clips, each shortened where too many of the videos are too short for it.
+
+    One line says so. What cannot be shortened stays, and is refused with the reason when the stream is made.
+    """
+    cuts = [source.fitted(view, whole=settings.encoder.tubelet) for view in settings.views]
+    views = tuple(
+        v if cut is None or words(cut) == words(v) else v.model_copy(update=asdict(cut))
+        for v, cut in zip(settings.views, cuts, strict=True)
+    )
+    try:
+        type(settings).model_validate(settings.model_dump() | {"views": views})
+    except ValidationError:  # the method needs longer ones
+        return settings.views
+    for view, new, cut in zip(settings.views, views, cuts, strict=True):
+        if new is not view and cut is not None and rank() == 0:
+            short = int((~long_enough(view, source.lengths, source.rates)).sum())
+            log.warning(
+                "%d of %d videos are too short for the usual clip, %s (%s): taking %s. To choose: method.views=[%s]",
+                short, len(source), words(view), span(view), words(new), cut.setting(),
+            )  # fmt: skip
+    return views
 
 
 def open_windows(run: RunConfig, cfg: EpisodeConfig, device: torch.device, window: Any) -> Opened:

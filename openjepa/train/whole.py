@@ -16,7 +16,7 @@ from openjepa.methods import METHODS, Method
 from openjepa.train.folder import require_new, require_same
 from openjepa.train.launch import first_alone, processes
 from openjepa.train.loop import Observer, fit
-from openjepa.train.opening import Data, open_data
+from openjepa.train.opening import Data, open_data, undecided
 from openjepa.train.run import RunConfig
 
 Observers = Sequence[Observer] | Callable[[Method, Data], Sequence[Observer]]
@@ -38,9 +38,12 @@ def execute(run: RunConfig, *, method: Method | None = None, observers: Observer
     out = Path(run.out)
     with processes(run.device) as device:
         with first_alone() as first:  # before a large source is opened for nothing
-            if first:
-                require_same(out, run) if resume else require_new(out)
+            if first and not resume:
+                require_new(out)
+            elif first and not undecided(run.method):
+                require_same(out, run)
         opened = open_data(run, device, method)
+        run = opened.fitted(run)
         if resume:
             require_same_data(out, opened.facts["data"])
         if method is None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from openjepa.config import parse
+from openjepa.config import parse, scalar
 from openjepa.core.compare import whiten_tokens
 from openjepa.core.tokens import take
 from openjepa.core.tubes import distance
 from openjepa.core.types import Clips, Clock
-from openjepa.methods import Method, total
+from openjepa.methods import METHODS, Method, total
 from openjepa.methods.future import FutureConfig
 from openjepa.methods.vjepa import VJEPA, VJEPAConfig
 from openjepa.methods.vjepa21 import VJEPA21Config
@@ -249,3 +251,15 @@ def test_published_sizes() -> None:
         )
     assert 21e6 < sum(p.numel() for p in net.parameters()) < 23e6
     assert [(m.blocks, m.scale) for m in cfg.masks] == [(8, (0.15, 0.15)), (2, (0.7, 0.7))]
+
+
+@pytest.mark.parametrize("config", [VJEPAConfig, VJEPA21Config])
+def test_a_grid_too_small_for_the_masks_names_the_setting_and_one_that_works(config: type) -> None:
+    method: Any = METHODS[config.model_fields["name"].default]
+    small = {"encoder": {"name": "vit_micro/16", "pos": "rope"}, "predictor_width": 16, "predictor_heads": 2}
+    views = {"views": [{"frames": 8}], "predictor_depth": 1}
+    with pytest.raises(ValueError, match=r"method.masks must suit frames of 2 x 2 patches") as refused:
+        method(config.model_validate(small | views), size=32)
+    masks = scalar(str(refused.value).split("method.masks=")[1].split(", finer")[0])
+    assert len(masks) == 2
+    method(config.model_validate(small | views | {"masks": masks}), size=32)

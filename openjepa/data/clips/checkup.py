@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from openjepa.config import ClipView
+from openjepa.config import USUAL_CLIP, ClipView
 from openjepa.data.checkup import class_counts, recommended
 from openjepa.data.clips.config import ClipConfig
 from openjepa.data.clips.files import Videos
+from openjepa.data.clips.fit import Cut, fitting_cut, long_enough, shorter_advice
 from openjepa.data.clips.opening import census, find
-from openjepa.data.clips.pace import even_frames, words
+from openjepa.data.clips.pace import Pace, even_frames, span, words
 from openjepa.data.clips.source import BadClip, ClipsFound
 from openjepa.data.crop import crop
 from openjepa.data.plan import cores
@@ -40,8 +41,10 @@ class ClipReport:
     too_short      names of the videos that are too short for the clip that was asked for (`clip`)
     pictures       picture files beside the videos, which a method that eats clips does not read
     decoded        videos of which every frame was decoded
-    clips_per_cpu_second  of the clip that was asked for, decoded and cut to the recommended size; `clips_per_second`
-                   with all cores of this machine
+    fits           the clip nearest to it for which enough videos are long enough, as in `method.views`; None where no
+                   clip is short enough. What a run takes that was not told its clips
+    clips_per_cpu_second  of the clip that was asked for, else of `fits`, decoded and cut to the recommended size;
+                   `clips_per_second` with all cores of this machine
     ok             False when training would stop: bad and too short videos above `max_bad`, or nothing readable
     advice         in plain words, most urgent first
     """
@@ -54,6 +57,7 @@ class ClipReport:
     bad: Bad
     too_short: list[str]
     too_short_count: int
+    fits: str | None
     frames: int
     lengths: dict[str, float]
     seconds: dict[str, float]
@@ -77,19 +81,21 @@ class ClipReport:
 
 
 def check_clips(
-    cfg: ClipConfig, *, frames: int = 16, stride: int | None = None, fps: float | None = None, decode: bool = True,
-    seed: int = 0,
+    cfg: ClipConfig, *, frames: int | None = None, stride: int | None = None, fps: float | None = None,
+    decode: bool = True, seed: int = 0,
 ) -> ClipReport:  # fmt: skip
     """Look at every video that `cfg` names and say what is there, what is wrong, and what to do about it.
 
-    frames, stride, fps  of the clip that training would cut: what is too short for it is named
+    frames, stride, fps  of the clip that training would cut: what is too short for it is named. Without any of them
+            the usual clip, 16 frames at stride 4, which a run shortens for videos that are too short for it
     decode  also decode every frame (of up to 200,000), which is the only way to find damage in the middle of a file
 
     >>> report = check_clips(ClipConfig(path="bouncing-shapes:300"), decode=False)
     >>> report.ok, report.videos, report.lengths["median"], report.codecs
     (True, 300, 20, {'drawn': 300})
     """
-    view = ClipView(frames=frames, stride=stride, fps=fps)
+    told = not (frames is stride is fps is None)
+    view = ClipView(frames=frames or USUAL_CLIP.frames, stride=stride, fps=fps) if told else USUAL_CLIP
     found = find(cfg, seed)
     total = len(found.names) + len(found.bad)
     damaged: dict[int, str] = {}
@@ -98,14 +104,20 @@ def check_clips(
         damaged, decoded = _damaged(found, found.reel)
     whole = np.array([i for i in range(len(found.names)) if i not in damaged], dtype=np.int64)
     bad = [*found.bad, *((found.names[i], reason) for i, reason in sorted(damaged.items()))]
-    fits = _fits(found, view)
+    fits = long_enough(view, found.lengths, found.rates)
     short = [found.names[int(i)] for i in whole if not fits[i]]
+    cut = fitting_cut(
+        view, found.lengths[whole], found.rates[whole], bad=len(bad), max_bad=cfg.max_bad, whole=2
+    )  # fmt: skip
+    taken: Pace = cut if cut is not None and not told else view
+    fits = long_enough(taken, found.lengths, found.rates)
     size = recommended(found.sizes[whole].min(1).tolist() if len(whole) else [])
-    per_second = _rate(found, whole[fits[whole]], view, size)
-    unusable = len(bad) + len(short)
+    per_second = _rate(found, whole[fits[whole]], taken, size)
+    unusable = len(bad) + int((~fits[whole]).sum())
     report = ClipReport(
         path=cfg.path, kind=found.kind, clip=words(view), videos=total, readable=len(whole), bad=bad,
-        too_short=short[:_LISTED], too_short_count=len(short), frames=int(found.lengths[whole].sum()),
+        too_short=short[:_LISTED], too_short_count=len(short),
+        fits=None if cut is None else cut.setting(), frames=int(found.lengths[whole].sum()),
         lengths=_spread(found.lengths[whole]), seconds=_spread((found.lengths / found.rates)[whole]),
         rates=_rates(found.rates[whole]), variable=_variable(found, whole), codecs=_count(found.codecs[whole]),
         sizes=_count([f"{w}x{h}" for h, w in found.sizes[whole]]), key_gap=_key_gap(found, whole),
@@ -113,9 +125,10 @@ def check_clips(
         decoded=decoded,
         bytes=None if found.bytes is None else int(found.bytes.sum()), clips_per_cpu_second=round(per_second, 1),
         clips_per_second=round(per_second * cores(), 1),
-        ok=len(whole) > len(short) and unusable <= cfg.max_bad * max(total, 1),
+        ok=bool(fits[whole].any()) and unusable <= cfg.max_bad * max(total, 1),
     )  # fmt: skip
-    report.advice = _advice(report, cfg, decode)
+    report.advice = _too_short(report, cfg, view, told, shorter_advice(cut, found.lengths[whole], found.rates[whole]))
+    report.advice += _advice(report, cfg, decode)
     return report
 
 
@@ -139,13 +152,7 @@ def _damaged(found: ClipsFound, reel: Videos) -> tuple[dict[int, str], int]:
     return {int(i): reason for i, reason in zip(chosen, reasons, strict=True) if reason}, len(chosen)
 
 
-def _fits(found: ClipsFound, view: ClipView) -> np.ndarray:
-    if view.fps is None or view.frames == 1:
-        return found.lengths >= (view.frames - 1) * (view.stride or 1) + 1
-    return (found.lengths - 0.5) / found.rates >= (view.frames - 1) / view.fps
-
-
-def _rate(found: ClipsFound, some: np.ndarray, view: ClipView, size: int) -> float:
+def _rate(found: ClipsFound, some: np.ndarray, view: Pace, size: int) -> float:
     """Clips per second of processor time, read and cut to size on one core."""
     if len(some) == 0:
         return 0.0
@@ -199,20 +206,28 @@ def _pictures(path: str) -> int:
     return census(folder)[1] if folder.is_dir() else 0
 
 
+def _too_short(report: ClipReport, cfg: ClipConfig, view: ClipView, told: bool, shorter: str) -> list[str]:
+    """What becomes of the unusable and the too short videos."""
+    bad, short = len(report.bad), report.too_short_count
+    if not report.ok:
+        rest = f"{shorter} " if short else ""
+        return [
+            f"{bad + short} of {report.videos} videos are unusable ({bad} unreadable, {short} too short for "
+            f"{report.clip}, {span(view)}), more than max_bad={cfg.max_bad:g} allows: training would stop. "
+            f"{rest}{'Remove or repair the unreadable ones' if bad else 'Remove the others'}, or raise max_bad."
+        ]
+    if not told and short and report.fits != Cut(view.frames, view.stride).setting():
+        return [
+            f"{short} of {report.readable} videos are shorter than the usual clip, {report.clip} ({span(view)}): a run "
+            f"takes method.views=[{report.fits}] here, unless it is told its clips."
+        ]
+    if bad or short:
+        return [f"{bad} unreadable videos and {short} that are too short for {report.clip} will be skipped."]
+    return []
+
+
 def _advice(report: ClipReport, cfg: ClipConfig, decode: bool) -> list[str]:
     said = []
-    unusable = len(report.bad) + report.too_short_count
-    if not report.ok:
-        said.append(
-            f"{unusable} of {report.videos} videos are unusable ({len(report.bad)} unreadable, "
-            f"{report.too_short_count} too short for {report.clip}), more than max_bad={cfg.max_bad:g} allows: "
-            "training would stop. Remove or repair them, ask for shorter clips, or raise max_bad."
-        )
-    elif unusable:
-        said.append(
-            f"{len(report.bad)} unreadable videos and {report.too_short_count} that are too short for {report.clip} "
-            "will be skipped."
-        )
     if report.pictures and report.kind == "folder":
         said.append(
             f"{report.pictures} picture files lie beside the videos. Methods that learn from clips do not read them: "

@@ -54,7 +54,7 @@ def clip_evaluation(
     if frames == 1:
         fits[:] = True
     if len(chosen) and not fits[chosen].any():
-        source.too_short([view])
+        source.too_short([view], "Give longer videos: these are the clips that the model learned from.")
     chosen = chosen[fits[chosen]]
     step = max(1, batch_size // clips)
     together = source.together is not None and (device.type == "cuda" or int(source.sizes.max()) <= BATCHED_SIDE)

@@ -88,3 +88,14 @@ def words(pace: Pace) -> str:
     if pace.fps is not None:
         return f"{count} at {pace.fps:g} fps"
     return count if (pace.stride or 1) == 1 else f"{count} at stride {pace.stride}"
+
+
+def span(pace: Pace) -> str:
+    """
+    >>> from openjepa.config import ClipView
+    >>> span(ClipView(frames=16, stride=4)), span(ClipView(frames=8, fps=4))
+    ('61 frames', '1.75 s')
+    """
+    if pace.fps is not None:
+        return f"{(pace.frames - 1) / pace.fps:.3g} s"
+    return f"{(pace.frames - 1) * (pace.stride or 1) + 1} frames"

@@ -8,10 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from openjepa.data.clips.fit import Cut, fitting_cut, long_enough, shorter_advice
 from openjepa.data.clips.pace import Pace, words
-from openjepa.data.source import Bad, Names, check_bad, digest, forward_order
-
-SHORTER = "Ask for shorter clips, as in method.views=[{frames: 8, stride: 1}]."
+from openjepa.data.source import Bad, Names, Unusable, digest, forward_order
 
 
 class BadClip(ValueError):
@@ -166,9 +165,7 @@ class ClipSource:
         self.size, self.channels, self.mean, self.std = size, channels, tuple(mean), tuple(std)
         self.max_bad, self.workers = max_bad, workers
         self._parts, self._weights, self._shards = parts, tuple(weights), found.shards
-        self._stamp, self._found_bad = found.stamp, list(found.bad)
-        self._bad: dict[int, str] = {}
-        self._seen = np.zeros(len(found.names), dtype=bool)
+        self._stamp, self._unusable = found.stamp, Unusable(found.names, found.bad, max_bad, "unusable videos")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -179,7 +176,7 @@ class ClipSource:
 
     @property
     def bad(self) -> Bad:
-        return self._found_bad + [(self.names[i], self._bad[i]) for i in sorted(self._bad)]
+        return self._unusable.listed()
 
     def read(self, i: int, numbers: np.ndarray) -> np.ndarray:
         """Frames `numbers` of video i at its own size, uint8 (n, C, H, W); `BadClip` when they cannot be read."""
@@ -199,15 +196,16 @@ class ClipSource:
 
         Where there are both pictures and videos, clips of one frame are taken from the pictures.
         """
-        lengths = self.lengths
-        if pace.frames == 1:
-            still = lengths == 1
-            return np.flatnonzero(still if still.any() else lengths > 0)
-        if pace.fps is None:
-            return np.flatnonzero(lengths >= (pace.frames - 1) * (pace.stride or 1) + 1)
-        unit = 1 / self.rates  # mean time of a frame: lengths - 1 of them are exactly the time from first to last
-        room = (lengths - 1) * unit - (pace.frames - 1) / pace.fps
-        return np.flatnonzero((lengths > 1) & (room >= -0.5 * unit))  # NaN, an unknown rate, is never enough
+        still = self.lengths == 1
+        if pace.frames == 1 and still.any():
+            return np.flatnonzero(still)
+        return np.flatnonzero(long_enough(pace, self.lengths, self.rates))
+
+    def fitted(self, pace: Pace, whole: int = 1) -> Cut | None:
+        """This pace, or the nearest one for which enough of the videos are long enough: see `fitting_cut`."""
+        return fitting_cut(
+            pace, self.lengths, self.rates, bad=len(self._unusable.before), max_bad=self.max_bad, whole=whole
+        )  # fmt: skip
 
     def label(self, index: np.ndarray) -> np.ndarray:
         """Labels at `index`, int64; -1 where there are none."""
@@ -240,32 +238,29 @@ class ClipSource:
 
     def note(self, seen: np.ndarray, bad: Iterable[tuple[int, str]]) -> None:
         """Count what was read; a `ValueError` when more than `max_bad` of what was seen is unusable."""
-        self._seen[seen] = True
-        for i, reason in bad:
-            self._seen[i] = True
-            self._bad[i] = reason
-        check_bad(self.bad, int(self._seen.sum()) + len(self._found_bad), len(self), self.max_bad, "unusable videos")
+        self._unusable.note(seen, bad)
 
-    def too_short(self, paces: Sequence[Pace]) -> None:
-        """Count the videos that are too short for every one of `paces`; a `ValueError` when they are too many."""
+    def too_short(self, paces: Sequence[Pace], advice: str | None = None) -> None:
+        """Count the videos that are too short for every one of `paces`; a `ValueError` when they are too many.
+
+        advice  for that case; by default the clip that would fit, as the setting that a run takes it from
+        """
         fits = np.zeros(len(self), dtype=bool)
         for pace in paces:
             fits[self.fitting(pace)] = True
         wanted = " or ".join(dict.fromkeys(words(p) for p in paces))
         short = np.flatnonzero(~fits)
+        if len(short) == 0:
+            return
+        said = advice or shorter_advice(self.fitted(paces[0], whole=2), self.lengths, self.rates)
         if len(short) == len(self):
             i = int(np.argmax(self.lengths))
             raise ValueError(
                 f"{self.where} must hold videos of at least {wanted}, got {len(self)} that are all shorter or of "
                 f"unknown rate: the longest, {self.names[i]}, has {self.lengths[i]} frames"
-                f"{'' if np.isnan(self.rates[i]) else f' at {self.rates[i]:.3g} fps'}. "
-                f"{SHORTER}"
+                f"{'' if np.isnan(self.rates[i]) else f' at {self.rates[i]:.3g} fps'}. {said}"
             )
-        bad = self.bad + [(self.names[int(i)], _short(int(self.lengths[i]), wanted)) for i in short]
-        seen = len(self) + len(self._found_bad)
-        check_bad(bad, seen, len(self), self.max_bad, "unusable videos", f"{SHORTER} " if len(short) else "")
-        for k in short.tolist():
-            self._bad[k] = _short(int(self.lengths[k]), wanted)
+        self._unusable.leave_out(((int(i), _short(int(self.lengths[i]), wanted)) for i in short), f"{said} ")
 
 
 def _short(length: int, wanted: str) -> str:

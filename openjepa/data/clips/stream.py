@@ -14,7 +14,7 @@ from torch import Tensor
 from openjepa.config import ClipView
 from openjepa.core.types import Clips
 from openjepa.data.augment import augment_clips
-from openjepa.data.clips.pace import random_frames
+from openjepa.data.clips.pace import random_frames, words
 from openjepa.data.clips.source import BadClip, ClipSource, Together
 from openjepa.data.crop import crop, crop_batch
 from openjepa.data.plan import Plan, Task, parts, worker_count
@@ -67,6 +67,10 @@ class ClipStream:
         for view, members in zip(self.views, self.members, strict=True):
             if len(members) == 0:
                 source.too_short([view])
+            films = int((source.lengths > 1).sum())
+            if len(self.views) > 1 and view.frames > 1 and len(members) < (1 - source.max_bad) * films and rank == 0:
+                log.warning("steps of %s see %d of %d videos: the others are too short", words(view), len(members),
+                            films)  # fmt: skip
         count = max(len(m) for m in self.members)
         self.plan = ClipPlan(count, batch_size, accumulate, seed, rank, world, self.views, self.members)
         self.steps_per_epoch = self.plan.steps_per_epoch
