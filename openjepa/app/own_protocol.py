@@ -18,6 +18,7 @@ from openjepa.app.dreaming import Dreamer
 from openjepa.app.requests import PlanRequest
 from openjepa.plan.judge import JudgeConfig, spreads
 from openjepa.plan.protocol import Protocol
+from openjepa.plan.replay import can_replay
 from openjepa.worlds.base import World
 
 AHEAD, TOLERANCE = 25, 0.2
@@ -72,7 +73,8 @@ def about(pairs: str, ahead: int, rule: JudgeConfig, of: str) -> str:
 
 
 def can_start(world: World) -> bool:
-    return bool(getattr(world, "settable", True))
+    """Whether an episode can begin in the state of another one: set, or come to by its seed and actions."""
+    return bool(getattr(world, "settable", True)) or can_replay(world)
 
 
 def require_settable(world: World) -> None:

@@ -22,6 +22,7 @@ from openjepa.plan.cost import CostConfig
 from openjepa.plan.evaluate import ROWS, Result, settings_of
 from openjepa.plan.film import require_codec
 from openjepa.plan.protocol import Protocol, load_protocol, protocols
+from openjepa.plan.replay import can_replay, replayed
 from openjepa.plan.whole import run_protocol
 from openjepa.train.launch import resolve_device
 from openjepa.train.memory import keep_freed_memory
@@ -55,7 +56,7 @@ def planned(run: Run, asked: PlanRequest) -> dict[str, Any]:
     if points.given:
         protocol = one_pair(protocol, asked)
         world = cast(World, Given(world, points.start, points.goal))
-    held = held_out(found, world) if protocol.pairs == "held_out" else None
+    held, notes = held_out(found, world) if protocol.pairs == "held_out" else (None, [])
     out = Path(asked.out) if asked.out else run.path / "plan" / protocol.name
     episodes = 1 if points.start is not None and points.goal is not None else asked.episodes
     try:
@@ -64,7 +65,7 @@ def planned(run: Run, asked: PlanRequest) -> dict[str, Any]:
             split=asked.split, episodes=episodes, held_out=held, controls=asked.controls,
             ceiling_episodes=asked.ceiling or worth(world, protocol, found.skip, asked), seed=asked.seed,
             device=found.device, films=asked.films, film=asked.film, heads=heads_for(found, protocol.cost),
-            tell=lambda row: tell(f"measuring: {ROWS[row]}"),
+            tell=lambda row: tell(f"measuring: {ROWS[row]}"), notes=notes,
         )  # fmt: skip
     except KeyboardInterrupt as e:
         tell(str(e))
@@ -101,10 +102,15 @@ def tell(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 
-def held_out(found: Dreamer, world: World) -> Mapping[str, np.ndarray]:
-    """States of held-out episodes, or a `ValueError` that says why there are none."""
+def held_out(found: Dreamer, world: World) -> tuple[Mapping[str, np.ndarray], list[str]]:
+    """States of held-out episodes, and what is to be said of them; or a `ValueError` that says why there are none."""
     states = known_states(found, world)
-    return found.held_out_states() if states is None else states
+    states = found.held_out_states() if states is None else states
+    if getattr(world, "settable", True) or not can_replay(world):
+        return states, []
+    tell(f"replaying: {len(states)} held-out episodes, to begin where they were")
+    named = {found.episodes.names[i]: found.episodes[int(i)].action for i in found.split.held}
+    return replayed(world, states, named)
 
 
 def costed(protocol: Protocol, asked: PlanRequest) -> Protocol:
@@ -132,7 +138,8 @@ def worth(world: World, protocol: Protocol, skip: int, asked: PlanRequest) -> in
 
     Only worlds that step one state at a time (`serial`) are slow enough to ask.
     """
-    if not getattr(world, "serial", False) or "simulator" not in asked.controls:
+    measured = "simulator" in asked.controls and getattr(world, "settable", True)
+    if not getattr(world, "serial", False) or not measured:
         return None
     cfg: Any = protocol.search(asked.planner or None, skip=skip)
     search = getattr(cfg, "cem", cfg)

@@ -44,12 +44,20 @@ class Points:
         for what, told in (("start", asked.start), ("goal", asked.goal)):
             if told is not None:
                 values = read(told, what, world.obs)
+                fixed = not getattr(world, "settable", True)
+                if what == "goal" and fixed and values.shape == tuple(world.obs) and values.ndim == 1:
+                    values = np.concatenate([np.zeros(len(world.names) - len(values)), values])  # of no episode
                 state = values.ndim == 1 and len(values) == len(world.names)
                 if not state and values.shape != tuple(world.obs):
                     names = ", ".join(world.names[:12])
                     raise ValueError(
                         f"{what} must be {len(world.names)} numbers, {names}, got {'x'.join(map(str, values.shape))}. "
                         f"Or give an observation of shape {tuple(world.obs)}, as .npy or as a picture."
+                    )
+                if state and fixed and what == "start":
+                    raise ValueError(
+                        f"start must be left out for {world.name}, which cannot be put into a state, got {told}. "
+                        "It begins where the world does."
                     )
                 found[what if state else f"{what}_seen"] = values
         return cls(**found)

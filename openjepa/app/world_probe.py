@@ -27,13 +27,13 @@ from openjepa.probe.stretches import Stretches, places
 from openjepa.probe.variables import Readout, Variables, fit_readout, flat, varying
 from openjepa.probe.world import actions_matter, drift, imagine, readable
 from openjepa.train.launch import resolve_device
+from openjepa.worlds.gym_live import TICKET  # columns of a state that only say where a simulator stands
 
 STEPS = 100  # of the model, that a future is imagined for
 EPISODES, FRAMES = 64, 8000  # at most, held out
 LEARN = 4000  # frames of training episodes that the probe is fitted on
 NUMBERS = 2**26  # of all latents of one side together: 256 MB
 FITS = ("seed", "batch_size", "device")  # settings of `probe` that mean something for a world model
-TICKET = ("episode", "tick", "ended")  # columns of a state that only say where a simulator stands
 
 
 def probe_world(run: Run, asked: ProbeRequest) -> dict[str, Any]:

@@ -180,6 +180,7 @@ def plan(folder: str, name: str, result: Mapping[str, Any], films: Sequence[tupl
     about = f"<h3>{escape(name)}, {result['split']} pairs {escape(result['manifest']['hash'])}</h3>"
     rule = result.get("protocol", {}).get("about", "")
     about += f'<p class="lead">{escape(rule)}</p>' if rule else ""
+    about += "".join(f'<p class="lead">{escape(note)}</p>' for note in result.get("notes", ()))
     if left := [ROWS.get(k, k) for k in result.get("wanted", ()) if k not in result["rows"]]:
         about += f'<p class="lead">Interrupted before these were measured: {escape("; ".join(left))}.</p>'
     return about + table(head, rows) + shown

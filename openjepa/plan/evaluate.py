@@ -59,6 +59,7 @@ class Result:
             lines.append(v["protocol"]["about"])
         if self.manifest.episodes():
             lines.append(f"Pairs are from {len(self.manifest.episodes())} held-out episodes.")
+        lines += v["notes"]
         if not v["complete"]:
             left = [ROWS[k] for k in v["wanted"] if k not in v["rows"]]
             lines.append(f"Not measured, interrupted: {'; '.join(left)}.")
@@ -90,6 +91,7 @@ def evaluate(
     heads: Heads | None = None,
     tell: Callable[[str], None] | None = None,
     keep: Callable[[Result], None] | None = None,
+    notes: Sequence[str] = (),
 ) -> Result:
     """Success under `protocol`, with the controls beside it.
 
@@ -106,6 +108,7 @@ def evaluate(
     heads       what the protocol's cost needs beside the model, see `agent.Heads`
     tell        called with the name of each row before it is measured
     keep        called after each row with all that is known by then
+    notes       sentences that belong below the table
     """
     world = require_sense(model, world, protocol, preprocess, controls)
     skip = protocol.skip if skip is None else skip
@@ -136,6 +139,7 @@ def evaluate(
         "n": len(pairs),
         "manifest": {"hash": pairs.hash, "refused": pairs.refused, "episodes": len(pairs.episodes())},
         "headline": protocol.success,
+        "notes": [*notes, *absent(world, controls)],
         "wanted": wanted,
         "complete": not wanted,
         "rows": {},
@@ -195,6 +199,13 @@ def controllers(
         makers["model"] = lambda some: mpc(agent, some.goals)
         makers["goal_is_start"] = lambda some: mpc(agent, some.starts)
     return makers
+
+
+def absent(world: World, controls: Sequence[str]) -> list[str]:
+    """Why a row that was asked for is not there."""
+    if "simulator" not in controls or getattr(world, "settable", True):
+        return []
+    return [f"No planner on the true simulator: {world.name} cannot be put into the states that it would try."]
 
 
 def summary(happened: Drive, controller: Controller) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from openjepa.config import Config
 from openjepa.worlds.base import World
+from openjepa.worlds.gym_live import TICKET
 
 
 class JudgeConfig(Config):
@@ -66,6 +67,8 @@ class Judged:
         self._units = np.array(list(rule.units.values()))
         self._angles = [i for i, name in enumerate(rule.units) if name in rule.angles]
 
+    path = None  # what the world knows of the way leads to its own goals, not to those of the rule
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._world, name)
 
@@ -103,7 +106,7 @@ def spreads(states: np.ndarray, names: Sequence[str], *, tolerance: float = 0.2)
             middle = np.angle(np.exp(1j * values).mean())
             values = np.mod(values - middle + np.pi, 2 * np.pi) - np.pi
         unit = float(np.sqrt(np.square(values).mean()) if turns else values.std())
-        if unit > 1e-9 * (1 + float(np.abs(values).max())) and name not in ("episode", "tick", "ended"):
+        if unit > 1e-9 * (1 + float(np.abs(values).max())) and name not in TICKET:
             units[name] = float(f"{unit:.6g}")
             angles += [name] if turns else []
     if not units:

@@ -161,10 +161,12 @@ def drive(
 ) -> Drive:
     """Every episode from its start, for `budget` world steps, or until its goal is reached where `stop`.
 
-    An episode whose state is no longer finite is over, and not reached.
+    An episode whose state is no longer finite is over, and not reached. A world whose state cannot be set comes to the
+    starts by itself (`again`).
     """
-    n = len(starts)
-    states = np.repeat(np.asarray(starts, np.float64)[:, None], budget + 1, 1)  # (n, T + 1, P)
+    n, again = len(starts), getattr(world, "again", None)
+    starts = np.asarray(starts, np.float64) if again is None else again(starts)
+    states = np.repeat(starts[:, None], budget + 1, 1)  # (n, T + 1, P)
     actions = np.zeros((n, budget, max(1, world.action) if world.discrete is not None else world.action))
     reached = np.zeros((n, budget + 1), bool)
     distance = np.zeros((n, budget + 1))

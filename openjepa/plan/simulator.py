@@ -40,7 +40,10 @@ class Simulator:
 
 @dataclass(frozen=True, eq=False)
 class WorldGoal:
-    """The world's own distance to the goal states (B, P), at the last step or summed over time: a term of a cost."""
+    """The world's own distance to the goal states (B, P), at the last step or summed over time: a term of a cost.
+
+    Where a world has a `path`, that is its distance: round the walls. The straight one is no ceiling behind them.
+    """
 
     world: World
     goal: Tensor
@@ -50,5 +53,6 @@ class WorldGoal:
     def __call__(self, seen: Imagined) -> Tensor:
         z = seen.z[:, :, -1:] if self.over == "last" else seen.z  # (b, s, 1 or H, P)
         goals = self.goal[seen.rows][:, None, None].expand_as(z).flatten(0, 2)
-        far = self.world.distance(z.flatten(0, 2).cpu().numpy(), goals.cpu().numpy())
+        measure = getattr(self.world, "path", None) or self.world.distance
+        far = measure(z.flatten(0, 2).cpu().numpy(), goals.cpu().numpy())
         return torch.as_tensor(far, dtype=torch.float32).view(z.shape[:3]).sum(2).to(seen.actions.device)

@@ -40,6 +40,7 @@ def run_protocol(
     film: Literal["gif", "mp4", "both"] = "gif",
     heads: Heads | None = None,
     tell: Callable[[str], None] | None = None,
+    notes: Sequence[str] = (),
 ) -> Result:
     """`evaluate`, and what it found written to the folder `out`.
 
@@ -74,7 +75,7 @@ def run_protocol(
         return evaluate(
             model, world, protocol, planner, preprocess, skip=skip, split=split, episodes=episodes, held_out=held_out,
             controls=controls, ceiling_episodes=ceiling_episodes, seed=seed, device=device, heads=heads,
-            tell=tell, keep=None if folder is None else keep,
+            tell=tell, keep=None if folder is None else keep, notes=notes,
         )  # fmt: skip
     except KeyboardInterrupt:
         what = f"{folder}/result.json keeps {'; '.join(ROWS[k] for k in done)}" if done else "no row was finished"
@@ -89,13 +90,23 @@ def filmed(found: Result, world: World, folder: Path, films: int, endings: Seque
         return False
     for episode in range(min(films, len(found.drives[name].steps))):
         try:
-            pictures = frames(world, found.drives[name], found.manifest.goals, episode)
+            pictures = film_of(world, found, name, episode)
         except ValueError as e:  # a world that cannot be drawn: the numbers are not lost for that
             found.values["no_film"] = str(e)
             break
         for ending in endings:
             found.values["files"].append(save_film(pictures, folder / f"{name}_{episode:03d}.{ending}").name)
     return True
+
+
+def film_of(world: World, found: Result, name: str, episode: int) -> np.ndarray:
+    """The frames of an episode; without its goal where a world cannot show a state that it is not in."""
+    try:
+        return frames(world, found.drives[name], found.manifest.goals, episode)
+    except ValueError:
+        if getattr(world, "settable", True):
+            raise
+        return frames(world, found.drives[name], found.manifest.goals, episode, blank=True)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -18,6 +18,14 @@ class World(Protocol):
     discrete     number of choices when an action is an index, (n, 1) integers; else None
     obs          shape of one observation: (S,) floats, or (H, W, C) uint8 pixels
     dt           seconds per step
+
+    A world may have more, which is used where it is there:
+
+    settable     False: its state cannot be set, and only the latest state of an episode can be stepped from
+    again        (n, P) -> (n, P): rows to step from that are these states, for worlds that are not settable
+    replay       (seed, actions (T, A)) -> (T + 1, P): an episode of such a world anew
+    path         (n, P), (n, P) -> (n,): what is left to go from states to goals, in the unit of `distance`, where the
+                 straight way is not free; a planner on the simulator goes by it
     """
 
     name: str

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, field_validator
 
-from openjepa.worlds.gym_live import Live
+from openjepa.worlds.gym_live import TICKET, Live
 from openjepa.worlds.gym_state import Carrier, MujocoCarrier, carrier, honest
 from openjepa.worlds.mujoco_camera import Camera, choose_backend
 from openjepa.worlds.state_world import SeenConfig, by_kind
@@ -47,11 +47,13 @@ class GymWorld:
                  tried out when the world is made. One simulator then serves n worlds, and steps are pure functions of
                  states and actions. Time limits, ends of episodes and wrappers are left out: they are not physics.
                  Elsewhere (noise, a hidden state) n environments run side by side; a state is a ticket
-                 (episode, tick, ended) with the observation behind it, and only the latest one of an episode can be
-                 stepped from. An episode that has ended stands still.
+                 (episode, tick, ended, seed) with the observation behind it, and only the latest one of an episode can
+                 be stepped from. An episode that has ended stands still. `again` comes back to earlier ones: its
+                 seed and its actions are played anew.
     observation  the environment's own for the state, flat; with `pixels`, its picture. In MuJoCo Gymnasium's own lag a
                  substep behind where they hold Cartesian places, which are computed before it integrates; these do not.
-    goals        states reached from here by 25 random actions, where the state can be set
+    goals        states reached from here by 25 random actions. Where the state cannot be set, the episodes themselves
+                 go there: `again(states)` leads them back
     distance     root of the summed squares over the state, in its own units: for success choose `tolerance` with care
 
     >>> from openjepa.worlds import make_world
@@ -90,7 +92,7 @@ class GymWorld:
     def variables(self) -> tuple[str, ...]:
         """Names of the vector observation's own variables; o0, o1 ... where they are not known."""
         if self.way is None:
-            return self.live.names[3:]  # type: ignore[union-attr]
+            return self.live.names[len(TICKET) :]  # type: ignore[union-attr]
         count = len(self.way.vector())
         if self.way.seen is not None and len(self.way.seen) == count:
             return self.way.seen
@@ -176,13 +178,30 @@ class GymWorld:
             after[i] = self.way.read()
         return after
 
-    def goals(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if not self.settable:
-            raise ValueError(
-                f"goals of {self.name} must come from episodes, because its state cannot be set. "
-                "Take states that were reached later in the same episode."
-            )
+    def again(self, states: np.ndarray) -> np.ndarray:
+        """Rows to step from that are these states: they themselves where a state can be set. Elsewhere new episodes,
+        begun from the same seeds and led there by the same actions; those begun before are then over. A state that was
+        not reached in this world before, or by `replay`, is refused, and so is a seed that leads somewhere else."""
         states = self.check(states)
+        if self.live is None:
+            return states
+        self.live.past = {} if self.live.past is None else self.live.past
+        return self.live.again(states)
+
+    def replay(self, seed: int, actions: np.ndarray) -> np.ndarray:
+        """The states (T + 1, P) of an episode whose state cannot be set, by its seed and its T actions (T, A)."""
+        if self.live is None:
+            raise ValueError(f"replay must be of a world whose state cannot be set, got {self.name}. Write its states.")
+        self.live.past = {} if self.live.past is None else self.live.past
+        rows = [self.live.reset([seed])]
+        for action in actions:
+            rows.append(self.live.step(rows[-1], [self.native(action)]))
+        return np.concatenate(rows)
+
+    def goals(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        states = self.check(states)
+        if self.live is not None:  # the goals are remembered, to be drawn
+            self.live.past = {} if self.live.past is None else self.live.past
         for _ in range(self.ahead):
             states = self.step(states, self.some_actions(len(states), rng))
         return states
@@ -225,7 +244,7 @@ class GymWorld:
         return Camera(self.inner.model)
 
     def distance(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
-        first = 0 if self.settable else 3  # after the ticket
+        first = 0 if self.settable else len(TICKET)
         gap = self.check(states)[:, first:] - self.check(goals)[:, first:]
         if not gap.shape[1]:
             raise ValueError(f"distance needs numbers, and {self.name} shows pictures only. Compare features instead.")

@@ -65,3 +65,29 @@ def test_a_goal_that_is_shown(run: openjepa.Run, tmp_path: Path) -> None:
 def test_whether_a_given_state_was_reached(run: openjepa.Run, tmp_path: Path) -> None:
     found = run.plan(planner=CEM, start=[3.0, 0.0], goal=[3.0, -1.5], ahead=5, controls=[], out=tmp_path / "c")
     assert found["n"] == 1 and found["about"].startswith("The goal was")
+
+
+def test_a_world_whose_state_cannot_be_set_is_played_anew(tmp_path: Path) -> None:
+    import tests.worlds.drifter  # noqa: F401  # registers its kinds
+    from openjepa.data.collect import collect
+
+    name = "gym:OpenJepaClosed-v0"
+    collect(name, "ornstein-uhlenbeck", episodes=30, steps=6, out=tmp_path / "eps")
+    run = openjepa.train(
+        {"name": "pldm", "dim": 4, "norm": False, "predictor": "residual", "window": 3, "unroll": 2},
+        data={"path": str(tmp_path / "eps"), "held_out": 0.3}, out=tmp_path / "run", batch_size=16,
+        budget={"steps": 2}, log={"tensorboard": False},
+    )  # fmt: skip
+    found = run.plan(planner=CEM, episodes=4, ahead=2, tolerance=0.5, film="gif")
+    assert list(found["rows"]) == ["model", "random", "zero", "goal_is_start"] and found["complete"]
+    assert "No planner on the true simulator" in found["table"] and "No film" not in found["table"]
+    page = Path(found["report"]).read_text()
+    assert "No planner on the true simulator" in page and "data:image/gif;base64" in page
+    pairs = json.loads((run.path / "plan" / "gym-OpenJepaClosed-v0" / "pairs.json").read_text())
+    assert any(start[1] > 0 for start in pairs["starts"]), "from the middle of episodes, too"
+    own = run.plan(planner=CEM, episodes=3, pairs="world", controls=["zero"], out=tmp_path / "own")
+    assert own["n"] == 3 and own["protocol"]["pairs"] == "world" and not own["manifest"]["episodes"]
+    one = run.plan(planner=CEM, goal=[0.5, 0.5], episodes=2, controls=[], out=tmp_path / "one")
+    assert one["n"] == 2 and (tmp_path / "one" / "model_000.gif").exists()
+    with pytest.raises(ValueError, match="start must be left out for gym:OpenJepaClosed-v0"):
+        run.plan(planner=CEM, start=[0, 0, 0, 0, 0.5, 0.5], goal=[0.5, 0.5])

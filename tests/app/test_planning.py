@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +86,6 @@ def test_an_interrupted_plan_says_what_it_kept(run: openjepa.Run, capsys, monkey
     found = json.loads((run.path / "plan" / "cut" / "result.json").read_text())
     assert not found["complete"] and "simulator" not in found["rows"] and "goal_is_start" in found["rows"]
     (run.path / "plan" / "cut" / "model_000.mp4").write_bytes(b"of an earlier plan")
-    page = open(run.look()["report"]).read()
+    page = Path(run.look()["report"]).read_text()
     assert "Interrupted before these were measured: planner on the true simulator" in page
     assert "video/mp4" not in page

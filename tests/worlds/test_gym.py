@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 gymnasium = pytest.importorskip("gymnasium", reason="install openjepa[worlds]")
 
+import tests.worlds.drifter  # noqa: E402, F401  # registers its kinds
 from openjepa.worlds import World, make_policy, make_world  # noqa: E402
 
 pytestmark = [
@@ -16,42 +15,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 CLASSIC = ["Pendulum-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1"]
-
-
-class Drifter(gymnasium.Env):  # type: ignore[misc, name-defined]
-    """A point that a push moves; `noise` makes its future random, `clock` hides a counter in it."""
-
-    metadata = {"render_modes": []}
-
-    def __init__(self, noise: float = 0.0, clock: bool = False, carries: bool = True, render_mode: Any = None) -> None:
-        self.action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-        self.observation_space = gymnasium.spaces.Box(-9, 9, (2,), np.float64)
-        self.x, self.t, self.noise, self.clock = np.zeros(2), 0, noise, clock
-        if carries:
-            self.get_state, self.set_state = lambda: self.x.copy(), self._put
-
-    def _put(self, row: np.ndarray) -> None:
-        self.x = row.copy()
-
-    def reset(self, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.x, self.t = self.np_random.uniform(-1, 1, 2), 0
-        return self.x.copy(), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self.t += 1
-        push = action * (1 + self.t) if self.clock else action
-        self.x = self.x + push + self.noise * self.np_random.standard_normal(2)
-        return self.x.copy(), 0.0, self.t >= 5 and not hasattr(self, "set_state"), False, {}
-
-
-for _name, _options in (
-    ("Plain", {}),
-    ("Noisy", {"noise": 0.1}),
-    ("Clock", {"clock": True}),
-    ("Closed", {"carries": False}),
-):
-    gymnasium.register(f"OpenJepa{_name}-v0", entry_point=Drifter, kwargs=_options)
 
 
 @pytest.mark.parametrize("name", CLASSIC)
@@ -124,22 +87,61 @@ def test_noise_and_hidden_state_are_found_out(name: str) -> None:
 def test_an_environment_that_cannot_be_set_goes_forward_only() -> None:
     world, rng = make_world("gym:OpenJepaClosed-v0"), np.random.default_rng(0)
     assert not world.settable  # type: ignore[attr-defined]
-    assert world.names[:3] == ("episode", "tick", "ended")
+    assert world.names[:4] == ("episode", "tick", "ended", "seed")
     states = world.reset(3, rng)
     push = np.full((3, 2), 0.25)
     after = world.step(states, push)
     assert np.allclose(world.observe(after) - world.observe(states), 0.25)
-    with pytest.raises(ValueError, match=r"tick 0 of episode 1, which is at tick 1\. .*get_state\(\)"):
+    with pytest.raises(ValueError, match=r"tick 0 of episode 0, which is at tick 1\. .*get_state\(\)"):
         world.step(states, push)
     with pytest.raises(ValueError, match="different episodes"):
         world.step(after[[0, 0]], push[:2])
-    with pytest.raises(ValueError, match="must come from episodes"):
-        world.goals(after, rng)
     some = world.step(after[1:2], push[:1])  # one of them alone
     assert some[0, 1] == 2
     world.reset(2, rng)
     with pytest.raises(ValueError, match="which is over"):
         world.step(after[:1], push[:1])
+
+
+@pytest.mark.parametrize("name", ["Closed", "Clock"])
+def test_it_comes_back_to_a_state_by_seed_and_actions(name: str) -> None:
+    world, rng = make_world(f"gym:OpenJepa{name}-v0"), np.random.default_rng(0)
+    begin = world.reset(3, rng)
+    push = [rng.uniform(-0.2, 0.2, (3, 2)) for _ in range(4)]
+    played = [world.replay(int(begin[i, 3]), np.stack([p[i] for p in push])) for i in range(3)]  # type: ignore[attr-defined]
+    assert np.array_equal(played[0][0, 1:], begin[0, 1:]) and played[0].shape == (5, len(world.names))
+    there = np.stack([played[0][2], played[1][4], played[0][3]])  # two of them from one episode
+    rows = world.again(there)  # type: ignore[attr-defined]
+    assert np.array_equal(rows[:, 1:], there[:, 1:]) and rows[:, 0].tolist() == [0, 1, 2]
+    after = world.step(rows, np.stack([push[2][0], push[0][0], push[3][0]]))
+    assert np.array_equal(after[[0, 2]][:, 1:], np.stack([played[0][3], played[0][4]])[:, 1:])
+    goals = world.goals(world.reset(2, rng), rng)
+    assert (goals[:, 1] == 25).all() and np.array_equal(world.again(goals)[:, 1:], goals[:, 1:])  # type: ignore[attr-defined]
+    unknown = there.copy()
+    unknown[0, 4] += 0.5
+    with pytest.raises(ValueError, match="must be ones that were reached here, got tick 2"):
+        world.again(unknown)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="a world whose state cannot be set"):
+        make_world("gym:OpenJepaPlain-v0").replay(0, push[0])  # type: ignore[attr-defined]
+
+
+def test_noise_that_no_seed_decides_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world("gym:OpenJepaClosed-v0")
+    rows = world.replay(5, np.full((3, 2), 0.1))  # type: ignore[attr-defined]
+    assert np.array_equal(world.again(rows[2:3])[:, 1:], rows[2:3, 1:])  # type: ignore[attr-defined]
+    monkeypatch.setattr(world.live.envs[0].unwrapped, "noise", 0.5)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="got another one at tick 2 of seed 5"):
+        world.again(rows[2:3])  # type: ignore[attr-defined]
+
+
+def test_pictures_of_states_that_are_over() -> None:
+    world = make_world("gym:OpenJepaClosed-v0", pixels=24)
+    rows = world.replay(3, np.full((4, 2), 0.1))  # type: ignore[attr-defined]
+    along = world.draw(rows, 24)
+    backwards = world.draw(rows[::-1], 24)[::-1]
+    assert np.array_equal(along, backwards) and len(np.unique(along.reshape(5, -1), axis=0)) == 5
+    now = world.again(rows[1:2])  # type: ignore[attr-defined]
+    assert np.array_equal(world.observe(now), along[1:2])
 
 
 def test_an_ended_episode_stands_still() -> None:
@@ -149,7 +151,7 @@ def test_an_ended_episode_stands_still() -> None:
         states = world.step(states, np.full((2, 2), 0.1))
     assert states[:, 2].all()
     later = world.step(states, np.full((2, 2), 0.1))
-    assert np.array_equal(later[:, 3:], states[:, 3:]) and (later[:, 1] == 6).all()
+    assert np.array_equal(later[:, 4:], states[:, 4:]) and (later[:, 1] == 6).all()
     assert world.distance(later, states).tolist() == [0, 0]
 
 
@@ -157,7 +159,7 @@ def test_a_package_is_imported_for_its_environments() -> None:
     pytest.importorskip("gym_pusht")
     world = make_world("gym:gym_pusht:gym_pusht/PushT-v0")
     assert not world.settable and world.obs == (5,)  # type: ignore[attr-defined]
-    assert world.step(world.reset(2, np.random.default_rng(0)), np.full((2, 2), 256.0)).shape == (2, 8)
+    assert world.step(world.reset(2, np.random.default_rng(0)), np.full((2, 2), 256.0)).shape == (2, 9)
 
 
 def test_errors() -> None:
