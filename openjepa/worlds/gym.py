@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, field_validator
 
-from openjepa.worlds.gym_live import TICKET, Live
+from openjepa.worlds.gym_live import TICKET, Live, begin
 from openjepa.worlds.gym_state import Carrier, MujocoCarrier, carrier, honest
 from openjepa.worlds.mujoco_camera import Camera, choose_backend
 from openjepa.worlds.state_world import SeenConfig, by_kind
@@ -155,7 +155,7 @@ class GymWorld:
             return self.live.reset([int(s) for s in seeds])
         rows = np.empty((n, len(self.names)))
         for i, seed in enumerate(seeds):
-            self.env.reset(seed=int(seed))
+            begin(self.env, int(seed))
             rows[i] = self.way.read()
         return rows
 

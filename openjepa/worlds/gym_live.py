@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,7 @@ class Live:
             self.envs.append(self.make())
         self.now, self.seen = [], []
         for i, seed in enumerate(seeds):
-            seen, _ = self.envs[i].reset(seed=seed)
+            seen = begin(self.envs[i], seed)
             self.now.append(self.row(i, 0, False, seed, seen))
             self.seen.append(seen)
         return np.stack(self.now)
@@ -111,7 +112,7 @@ class Live:
         since = key(self.spare_now)
         way = self.way(row, since)
         if len(way) == row[1]:  # from the beginning
-            self.spare_seen, _ = self.spare.reset(seed=int(row[SEED]))
+            self.spare_seen = begin(self.spare, int(row[SEED]))
             self.spare_now = self.row(0, 0, False, int(row[SEED]), self.spare_seen)
         for action in way:
             self.spare_now, self.spare_seen = self.after(self.spare, self.spare_now, self.spare_seen, action)
@@ -134,6 +135,19 @@ class Live:
                 "set_state(row) methods."
             )
         return i
+
+
+def begin(env: Any, seed: int) -> Any:
+    """Reset an environment by a seed; what is seen then. Some draw from numpy's or Python's own generators: for as long
+    as this takes these are seeded, too."""
+    kept = np.random.get_state(), random.getstate()
+    try:
+        np.random.seed(seed)
+        random.seed(seed)
+        return env.reset(seed=seed)[0]
+    finally:
+        np.random.set_state(kept[0])
+        random.setstate(kept[1])
 
 
 def key(row: np.ndarray) -> bytes:

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from openjepa.plan import load_protocol, protocols, run_protocol
+from openjepa.plan.cost import Imagined
+from openjepa.plan.judge import JudgeConfig, judged
+from openjepa.plan.simulator import WorldGoal
 from openjepa.worlds import WORLDS, make_world
 
 
@@ -54,3 +57,22 @@ def test_two_rooms_from_states(tmp_path):
     )  # fmt: skip
     assert different.all() and np.linalg.norm(result.drives["model"].actions, axis=-1).max() <= 2.45 * (1 + 1e-6)
     assert (tmp_path / "model_000.gif").stat().st_size > 1000
+
+
+def test_the_ceiling_goes_round_a_wall_and_not_against_it():
+    """The straight distance would keep the dot behind the wall: 36 steps at most do not lead away from a goal."""
+    planner = {"samples": 64, "iterations": 2, "elites": 8}
+    protocol = load_protocol("two-rooms-fixed").override({"budget": 60})
+    result = run_protocol(None, None, None, protocol, planner, episodes=6, controls=("simulator",))
+    assert result.values["rows"]["simulator"]["end"]["count"] == 6
+    world, over = make_world("two-rooms", wall="fixed"), protocol.cost.over
+    assert over == "sum"
+    states = np.array([[20.0, 50.0, 32.0, 18.0], [30.0, 20.0, 32.0, 18.0]])
+    goals = np.array([[44.0, 50.0, 32.0, 18.0], [34.0, 20.0, 32.0, 18.0]])
+    seen = Imagined(torch.from_numpy(states)[None, :, None], torch.zeros(1, 2, 1, 2), torch.zeros(1, 4), slice(0, 1))
+    far = WorldGoal(world, torch.from_numpy(goals[:1]), over)(seen)[0].numpy()
+    straight = np.hypot(*(states - goals[:1])[:, :2].T)
+    assert np.allclose(far, world.path(states, goals[[0, 0]])) and far[0] > straight[0] + 30
+    rule = JudgeConfig(units={"x": 1.0, "y": 1.0})
+    measured = WorldGoal(judged(world, rule), torch.from_numpy(goals[:1]), over)(seen)[0].numpy()
+    assert np.allclose(measured, straight / 2**0.5), "a rule of the protocol's own is measured as it is judged"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 gymnasium = pytest.importorskip("gymnasium", reason="install openjepa[worlds]")
 
 import tests.worlds.drifter  # noqa: E402, F401  # registers its kinds
+from openjepa.data.collect import collect  # noqa: E402
+from openjepa.data.episodes import EpisodeConfig, open_episodes  # noqa: E402
 from openjepa.worlds import World, make_policy, make_world  # noqa: E402
 
 pytestmark = [
@@ -174,3 +178,21 @@ def test_errors() -> None:
     world = make_world("gym:Pendulum-v1")
     with pytest.raises(ValueError, match="actions of gym:Pendulum-v1 must have shape"):
         world.step(np.zeros((2, 2)), np.zeros((2, 3)))
+
+
+def test_a_package_of_ones_own_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ownworlds.py").write_text(
+        "import gymnasium\n"
+        "from tests.worlds.drifter import Drifter\n"
+        "gymnasium.register('Own/Drift-v0', entry_point=Drifter, kwargs={'carries': False})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="must be gym:ID of an environment"):
+        make_world("gym:Own/Drift-v0")
+    collect("gym:ownworlds:Own/Drift-v0", episodes=2, steps=4, out=tmp_path / "eps")
+    episodes = open_episodes(EpisodeConfig(path=str(tmp_path / "eps")))
+    assert episodes.about.world["name"] == "gym:ownworlds:Own/Drift-v0" and len(episodes) == 2  # type: ignore[index]
+    assert episodes.variables[:4] == ("episode", "tick", "ended", "seed") and episodes.obs.shape[1] == 2
+    again = make_world(episodes.about.world)  # type: ignore[arg-type]
+    one = episodes[1]
+    assert np.array_equal(again.replay(int(one.state[0, 3]), one.action[:-1])[:, 1:], one.state[:, 1:])  # type: ignore[attr-defined]
