@@ -124,6 +124,21 @@ class Rollout(nn.Module):
             before, last = last, after
         return found
 
+    def futures_side_by_side(self, z: Tensor, steps: int) -> list[Tensor]:
+        """The same maps, entry for entry, as the published code imagines them.
+
+        Every pass predicts all frames from the two before them as the last pass has them (the first two stay true), so
+        what is k + 1 steps ahead comes from two maps that are both k steps ahead, where `futures` feeds a prediction
+        back as soon as it has it. Nothing is known of later frames in either.
+        """
+        before, found = z, []
+        for k in range(steps):
+            pairs = before[:, :-2], before[:, 1:-1]
+            after = self.predictor(*(x.flatten(0, 1) for x in pairs)).unflatten(0, pairs[0].shape[:2])
+            found.append(after[:, k:])
+            before = torch.cat([z[:, :CONTEXT], after], 1)
+        return found
+
     def losses(self, clips: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         z = self.encode(clips)
         futures = self.futures(z, min(self.steps, clips.shape[1] - CONTEXT), self.starts)

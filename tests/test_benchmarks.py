@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import drift, pedestrians, record, state
+from benchmarks.moving_mnist_model import Rollout
 from benchmarks.state_scene import AT, make_scene, references
 
 
@@ -98,3 +99,22 @@ def test_the_centre_of_a_dot_is_its_place() -> None:
     read = drift.centre(on["sees"][:, 0].amin(0))
     apart = (read(on["obs"].flatten(0, 1)) - on["place"].flatten(0, 1)).norm(dim=-1)
     assert apart.mean() < 0.3, apart.mean()  # pixels
+
+
+def test_both_ways_to_roll_out_moving_digits_know_the_same_and_begin_alike() -> None:
+    model = Rollout("latent", dim=4, width=8, blocks=1).eval()
+    torch.manual_seed(0)
+    for p in model.predictor.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    z = torch.randn(2, 10, 4, 8, 8)
+    later = z.index_add(1, torch.tensor([6]), torch.ones(2, 1, 4, 8, 8))
+    with torch.no_grad():
+        one, other = model.futures(z, 8, 8), model.futures_side_by_side(z, 8)
+        moved = model.futures(later, 8, 8), model.futures_side_by_side(later, 8)
+    for k, (a, b) in enumerate(zip(one, other, strict=True)):
+        assert a.shape == b.shape == (2, 8 - k, 4, 8, 8)
+        torch.testing.assert_close(a[:, 0], b[:, 0], rtol=1e-3, atol=1e-4)  # from the two true frames at the start
+        blind = slice(0, max(0, 5 - k))  # k + 1 steps ahead of frame 5 at the latest
+        for true, changed in ((a, moved[0][k]), (b, moved[1][k])):
+            torch.testing.assert_close(true[:, blind], changed[:, blind], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(one[0], other[0], rtol=1e-3, atol=1e-4)

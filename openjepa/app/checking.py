@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from openjepa.app.requests import InfoRequest
 from openjepa.config import ClipView, nest, parse
 from openjepa.data.clips.config import ClipConfig
 from openjepa.data.config import DataConfig
@@ -83,15 +84,24 @@ def installed(name: str) -> str | None:
         return None
 
 
-def about_checkpoint(path: Path) -> dict[str, Any]:
+def about_checkpoint(path: Path, asked: InfoRequest | None = None) -> dict[str, Any]:
     """What a run, a checkpoint folder, an exported folder or a single file of weights holds."""
-    from openjepa.interop.checkpoint import foreign
+    from openjepa.interop.checkpoint import by_part, foreign
     from openjepa.interop.layouts.loading import about
+    from openjepa.interop.layouts.record import Asked
+
+    asked = asked or InfoRequest()
 
     if not path.exists():
         raise ValueError(f"info must be given a run, a checkpoint or a file of weights, got {path}. Check the path.")
     if foreign(path) is not None:
-        return about(path)
+        told = Asked(asked.weights, by_part(asked.heads), by_part(asked.depth), asked.size, asked.frames)
+        return about(path, told, asked.family)
+    given = sorted(asked.model_fields_set)
+    if given:
+        raise ValueError(
+            f"{given[0]} must be left out for what is no checkpoint of others, got {path}. Do openjepa info {path}."
+        )
     if path.is_file():
         return about_file(path)
     if (path / "config.yaml").is_file():

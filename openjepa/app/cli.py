@@ -248,21 +248,22 @@ def list_(
     show("list", list_names(kind), json_)
 
 
-@app.command()
+@app.command(add_help_option=False)
 def info(
+    ctx: typer.Context,
     path: Annotated[
         Path | None, typer.Argument(metavar="[RUN|CHECKPOINT]", help="Without one: this machine, for bug reports.")
     ] = None,
+    settings: SETTINGS = None,
     json_: JSON = False,
     debug: DEBUG = False,
+    help_: HELP = False,
 ) -> None:
     """What a checkpoint or this machine is.
 
-    openjepa info runs/a
+    openjepa info vitl.pt family=V-JEPA
     """
-    from openjepa.app import verbs
-
-    show("info", verbs.info(path), json_)
+    asked(ctx, "info", path if path is not None else (), settings, json_, help_)
 
 
 def asked(

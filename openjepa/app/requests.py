@@ -159,6 +159,21 @@ class PlanRequest(Config):
     device: str = "auto"
 
 
+class InfoRequest(Config):
+    """What a file of others does not tell, or what is not believed of it; all is left out for runs of our own.
+
+    `heads` and `depth` are one number, of the encoder, or by part: heads.encoder=16 heads.predictor=12.
+    """
+
+    shorthand: ClassVar[str] = "family"
+    family: str | None = Field(None, description="name of the layout, where several fit")
+    weights: Literal["auto", "encoder", "teacher"] = "auto"
+    heads: int | dict[str, int] | None = Field(None, description="attention heads, which no shape tells")
+    depth: int | dict[str, int] | None = Field(None, description="blocks, where fewer than published are meant")
+    size: int | None = Field(None, ge=1, description="side of the pictures; by default as published")
+    frames: int | None = Field(None, ge=1, description="of a clip; by default as published")
+
+
 class DemoRequest(Config):
     """LeJEPA on handwritten digits beside a run that is made to collapse, measured and reported."""
 
@@ -179,6 +194,7 @@ REQUESTS: dict[str, type[Config]] = {
     "demo": DemoRequest,
     "collect": CollectRequest,
     "plan": PlanRequest,
+    "info": InfoRequest,
 }
 
 

@@ -255,11 +255,22 @@ def data_check(path: str | Group, *, overrides: Iterable[str] = ()) -> dict[str,
     return check_data(path, overrides)
 
 
-def info(path: str | Path | None = None) -> dict[str, Any]:
-    """What a run or checkpoint is; without a path, this machine and the versions installed (for bug reports)."""
-    from openjepa.app.checking import about_checkpoint, about_machine
+def info(
+    path: str | Path | None = None,
+    *,
+    family: str | None = None,
+    weights: str | None = None,
+    heads: Mapping[str, int] | int | None = None,
+    depth: Mapping[str, int] | int | None = None,
+    size: int | None = None,
+    frames: int | None = None,
+) -> dict[str, Any]:
+    """What a run or checkpoint is; without a path, this machine and the versions installed (for bug reports).
 
-    return about_machine() if path is None else about_checkpoint(Path(path))
+    The keywords are the fields of `openjepa.app.requests.InfoRequest`, for checkpoints of others.
+    """
+    given = {"family": family, "weights": weights, "heads": heads, "depth": depth, "size": size, "frames": frames}
+    return ANSWERS["info"](path or (), request("info", given))
 
 
 def demo(
@@ -333,6 +344,12 @@ def _demo(_: Any, asked: Any) -> dict[str, Any]:
     return show(asked)
 
 
+def _info(path: Any, asked: Any) -> dict[str, Any]:
+    from openjepa.app.checking import about_checkpoint, about_machine
+
+    return about_machine() if not path else about_checkpoint(Path(path), asked)
+
+
 ANSWERS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {  # verb -> (subject, checked settings) -> plain values
     "probe": _probe,
     "embed": _embed,
@@ -342,4 +359,5 @@ ANSWERS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {  # verb -> (subject
     "demo": _demo,
     "collect": _collect,
     "plan": _plan,
+    "info": _info,
 }

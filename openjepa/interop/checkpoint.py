@@ -57,7 +57,7 @@ def load(
         raise ValueError(f"weights must be 'auto', 'teacher' or 'encoder', got {weights!r}.")
     where = foreign(Path(path))
     if where is not None:
-        asked = Asked(weights, _by_part(heads), _by_part(depth), size, frames)
+        asked = Asked(weights, by_part(heads), by_part(depth), size, frames)
         return load_layout(where, asked, family=family, classifier=None if classifier is None else Path(classifier))
     told = {"family": family, "heads": heads, "depth": depth, "size": size, "frames": frames, "classifier": classifier}
     given = [name for name, value in told.items() if value is not None]
@@ -66,7 +66,8 @@ def load(
     return _own(Path(path), weights, encoder)
 
 
-def _by_part(value: Mapping[str, int] | int | None) -> Mapping[str, int]:
+def by_part(value: Mapping[str, int] | int | None) -> Mapping[str, int]:
+    """A number for the encoder, or numbers by part."""
     return {} if value is None else {"encoder": value} if isinstance(value, int) else dict(value)
 
 

@@ -106,6 +106,12 @@ class OnClips(Method):
             )
         self.encoder = encoder or build_clip_encoder(cfg.encoder, size=size, channels=channels, frames=cfg.frames)
         heads = cfg.predictor_heads or self.encoder.dim // self.encoder.head_dim
+        if cfg.predictor_width % heads:
+            width = max(1, round(cfg.predictor_width / heads)) * heads
+            raise ValueError(
+                f"method.predictor_width must be a multiple of its {heads} heads, got {cfg.predictor_width}. "
+                f"Set method.predictor_width={width}, or method.predictor_heads."
+            )
         self.predictor = ClipPredictor(
             self.encoder.dim, self.encoder.grid, width=cfg.predictor_width, depth=cfg.predictor_depth, heads=heads,
             pos=self.encoder.pos, **predictor,

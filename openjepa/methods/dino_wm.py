@@ -70,6 +70,7 @@ class DinoWM(OnFrozen):
     def __init__(self, cfg: DinoWMConfig, *, space: Space, encoder: nn.Module | None = None) -> None:
         super().__init__()
         self.cfg, self.weights = cfg, {"predict": 1.0}
+        self.obs = space.obs
         self.encoder = frozen_encoder(cfg.encoder, space, module=encoder, checkpoint=cfg.checkpoint)
         tokens = self.grid[0] * self.grid[1]
         if cfg.proprio and not space.names:

@@ -14,10 +14,14 @@ from openjepa.nn.vector import StateTokens, build_observer
 
 
 class OnFrozen(Method):
-    """A method whose `encoder` is given: always in evaluation mode, never with a gradient, saved with the rest."""
+    """A method whose `encoder` is given: always in evaluation mode, never with a gradient, saved with the rest.
+
+    obs  (C, H, W) of the pictures, which may be of another size than those that the encoder was trained on
+    """
 
     eats = "windows"
     encoder: Encoder
+    obs: tuple[int, ...]
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -32,7 +36,10 @@ class OnFrozen(Method):
     @property
     def grid(self) -> tuple[int, int]:
         """(h, w) of the N patches of one picture."""
-        return self.encoder.grid[-2], self.encoder.grid[-1]
+        patch = self.encoder.patch
+        if patch is None:
+            return self.encoder.grid[-2], self.encoder.grid[-1]
+        return self.obs[1] // patch, self.obs[2] // patch
 
 
 def frozen_encoder(
@@ -61,4 +68,9 @@ def frozen_encoder(
         module = build_clip_encoder(cfg, size=space.obs[1], channels=space.obs[0], frames=cfg.tubelet)
     encoder = build_observer(cfg, space, encoder=module)
     assert not isinstance(encoder, StateTokens)
+    if encoder.patch is not None and space.obs[1] % encoder.patch:
+        raise ValueError(
+            f"pictures must be a multiple of the encoder's patches of {encoder.patch} pixels, got {space.obs[1]}. "
+            "Resize them, or take another checkpoint."
+        )
     return encoder.requires_grad_(False).eval()

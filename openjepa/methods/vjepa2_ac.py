@@ -77,6 +77,7 @@ class VJEPA2AC(OnFrozen):
         if cfg.state and not space.names:
             raise ValueError("state must be false where the state is unknown, got a space without names of variables.")
         self.states = len(space.names) if cfg.state else 0
+        self.obs = space.obs
         self.encoder = frozen_encoder(cfg.encoder, space, module=encoder, checkpoint=cfg.checkpoint, clips=cfg.clips)
         self.scale = BatchNorm(self.states, affine=False) if self.states else None
         self.predictor = ACPredictor(

@@ -34,6 +34,7 @@ SIZES: dict[str, Size] = {
     "vit_large": Size(1024, 24, 16),
     "vit_huge": Size(1280, 32, 16),
     "vit_giant": Size(1408, 40, 16, 48 / 11),
+    "vit_gigantic": Size(1664, 48, 16, 64 / 13),  # V-JEPA 2.1's has heads=26, as its giant has 22
 }
 
 

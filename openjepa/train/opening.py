@@ -173,7 +173,8 @@ def fit_views(settings: Any, source: ClipSource) -> tuple[ClipView, ...]:
 
     One line says so. What cannot be shortened stays, and is refused with the reason when the stream is made.
     """
-    cuts = [source.fitted(view, whole=settings.encoder.tubelet) for view in settings.views]
+    tubelet = getattr(getattr(settings, "encoder", None), "tubelet", 1)  # methods of the user's own may have none
+    cuts = [source.fitted(view, whole=tubelet) for view in settings.views]
     views = tuple(
         v if cut is None or words(cut) == words(v) else v.model_copy(update=asdict(cut))
         for v, cut in zip(settings.views, cuts, strict=True)
@@ -184,10 +185,10 @@ def fit_views(settings: Any, source: ClipSource) -> tuple[ClipView, ...]:
         return settings.views
     for view, new, cut in zip(settings.views, views, cuts, strict=True):
         if new is not view and cut is not None and rank() == 0:
-            short = int((~long_enough(view, source.lengths, source.rates)).sum())
+            short = [int((~long_enough(v, source.lengths, source.rates)).sum()) for v in (view, new)]
             log.warning(
-                "%d of %d videos are too short for the usual clip, %s (%s): taking %s. To choose: method.views=[%s]",
-                short, len(source), words(view), span(view), words(new), cut.setting(),
+                "%d of %d videos are too short for the usual clip, %s (%s): this run takes method.views=[%s], for "
+                "which %d are", short[0], len(source), words(view), span(view), cut.setting(), short[1],
             )  # fmt: skip
     return views
 

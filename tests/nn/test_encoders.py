@@ -18,6 +18,7 @@ PUBLISHED = {  # width, depth, heads, MLP hidden width: I-JEPA's table
     "vit_large": (1024, 24, 16, 4096),
     "vit_huge": (1280, 32, 16, 5120),
     "vit_giant": (1408, 40, 16, 6144),
+    "vit_gigantic": (1664, 48, 16, 8192),
 }
 PARAMETERS = {  # of the published networks without their classification layer, pictures of 224 pixels
     "resnet18": 11_176_512,

@@ -69,15 +69,17 @@ def remarks(layout: Layout, opened: Opened) -> list[str]:
     return [*opened.notes, *(told if bare(layout, opened) else [])]
 
 
-def about(path: Path, asked: Asked | None = None) -> dict[str, Any]:
+def about(path: Path, asked: Asked | None = None, family: str | None = None) -> dict[str, Any]:
     """What a file of others is, fully checked but not loaded: family, size, weights, parameters, licence and so on."""
-    layout, opened, built = open_layout(path, asked or Asked(look=True), LAYOUTS)
+    asked = replace(asked or Asked(), look=True)
+    layout, opened, built = open_layout(path, asked, LAYOUTS, family)
     return {
         "path": str(path),
         "family": layout.name,
         "size": opened.size,
         "weights": _words(opened.parts, opened.weights),
         "parameters": {name: sum(p.numel() for p in network.parameters()) for name, network in built.items()},
+        "heads": {name: _heads(name, network, asked) for name, network in built.items()},
         "licence": licence(layout, opened),
         "source": layout.source,
         "preprocess": opened.preprocess.as_dict(),
@@ -85,6 +87,14 @@ def about(path: Path, asked: Asked | None = None) -> dict[str, Any]:
         "not taken": list(opened.also),
         "notes": remarks(layout, opened),
     }
+
+
+def _heads(name: str, network: nn.Module, asked: Asked) -> int | str:
+    """Attention heads of a network's first block; a width that no published network has leaves them open."""
+    found = next((h for m in network.modules() if isinstance(h := getattr(m, "heads", None), int)), None)
+    if found is None:
+        return "none"
+    return found if found > 1 or name in asked.heads else f"not in the file: heads.{name}=N"
 
 
 def _words(parts: Mapping[str, Part], weights: str) -> str:

@@ -96,10 +96,18 @@ def stranger(found: Found, layouts: Mapping[str, Layout]) -> str:
         text += f" The nearest is {layout.name} ({share:.0%} of the keys)"
         text += f"; missing: {some(lost)}" if lost else ""
         text += f"; extra: {some(odd)}" if odd else ""
+        text += "" if lost or odd else f"; its shapes are of another network: {_first_shape(found)}"
         text += "."
     hint = next((say for pattern, say in HINTS if any(re.fullmatch(pattern, k) for k in keys)), None)
     hint = hint or (None if near else f"Known families: {', '.join(layouts)}.")
     return f"{text} {hint}" if hint else text
+
+
+def _first_shape(found: Found) -> str:
+    """The first projection's shape, or that of the first tensor, in words."""
+    tensors = {k: x for state in found.entries.values() for k, x in state.items() if isinstance(x, Tensor)}
+    key = next((k for k in tensors if k.endswith("patch_embed.proj.weight")), next(iter(tensors), ""))
+    return f"{key} {tuple(tensors[key].shape)}" if tensors else "no tensors"
 
 
 def nearest_layout(found: Found, layouts: Mapping[str, Layout]) -> tuple[Layout, float] | None:

@@ -123,7 +123,10 @@ BROKEN = {  # name -> (what is saved, what the sentence must say)
         lambda: v2(blocks__1__mlp__fc1__weight=p.some(p.D, p.HIDDEN)),
         r"other shape: blocks\.1\.mlp\.fc1\.weight \(24, 60\) for \(60, 24\)",
     ),
-    "two axes of patches": (lambda: v2(patch_embed__proj__weight=p.some(p.D, 768)), "nearest is V-JEPA 2"),
+    "two axes of patches": (
+        lambda: v2(patch_embed__proj__weight=p.some(p.D, 768)),
+        r"nearest is V-JEPA 2 .*its shapes are of another network: patch_embed\.proj\.weight \(24, 768\)",
+    ),
     "integers": (
         lambda: v2(norm__weight=torch.ones(p.D, dtype=torch.int64)), r"other type: norm\.weight torch\.int64",
     ),

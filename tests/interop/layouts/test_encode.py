@@ -130,6 +130,27 @@ def test_openjepa_load_and_info(tmp_path, capsys):
         assert word in printed, word
 
 
+def test_info_is_told_what_the_file_does_not_say(tmp_path, capsys):
+    """Family and heads as flags; heads are printed, and which are open."""
+    from openjepa.app.cli import main
+
+    path = p.saved(p.vit(3, 2, 4, 4, tokens=32), tmp_path)
+    with pytest.raises(ValueError, match=r"Name it with family='V-JEPA' or family='V-JEPA 2'"):
+        openjepa.info(path)
+    found = openjepa.info(path, family="V-JEPA")
+    assert found["family"] == "V-JEPA" and found["heads"] == {"encoder": "not in the file: heads.encoder=N"}
+    found = openjepa.info(path, family="V-JEPA 2", heads=2, size=16)
+    assert found["family"] == "V-JEPA 2" and found["heads"] == {"encoder": 2} and found["preprocess"]["size"] == 16
+    with pytest.raises(SystemExit) as ended:
+        main(["info", str(path), "family=V-JEPA", "heads.encoder=4"])
+    printed = capsys.readouterr().out
+    assert not ended.value.code and "encoder  4" in printed
+    with pytest.raises(ValueError, match="Did you mean 'heads'"):
+        openjepa.app.verbs.request("info", {"head": 2})
+    with pytest.raises(ValueError, match="heads must be left out for what is no checkpoint of others"):
+        openjepa.info(tmp_path, heads=2)
+
+
 def test_parts_that_are_not_there(v2, tmp_path):
     with pytest.raises(ValueError, match="must hold a classifier, got encoder, predictor"):
         v2.classify(torch.zeros(4, 3, 32, 32))
