@@ -23,6 +23,10 @@ class Config(BaseModel):
     `shorthand` names the field that a bare value stands for: with `shorthand = "name"`, `encoder="vit_tiny/8"` means
     `encoder={"name": "vit_tiny/8"}`, on the command line, in YAML and in Python alike.
 
+    Where a field's default is a group, what is given changes that group: with `window = Window(steps=4, skip=5)`,
+    `window.steps=8` keeps skip 5. A group of another `name` starts afresh, and of the fields in `exclusive`, of which
+    only one may be given, the default's goes when one is.
+
     >>> class Optim(Config):
     ...     shorthand: ClassVar[str] = "lr"
     ...     lr: float = 1e-3
@@ -35,6 +39,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, arbitrary_types_allowed=True)
     shorthand: ClassVar[str | None] = None
+    exclusive: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -55,7 +60,8 @@ class Config(BaseModel):
         for key in data:
             if key not in cls.model_fields:
                 raise ValueError(f"unknown key {key!r}. {nearest(str(key), cls.model_fields)}")
-        return data
+        defaults = {key: cls.model_fields[key].default for key in data}
+        return {k: upon(defaults[k], v) if isinstance(defaults[k], Config) else v for k, v in data.items()}
 
     def override(self, changes: Mapping[str, Any] | Iterable[str]) -> Self:
         """A copy with some fields changed and all checked; `changes` is nested, dotted, or `key=value` strings."""
@@ -66,6 +72,28 @@ class Config(BaseModel):
 
 
 BARE = ""  # the key under which `merge` keeps a bare value when fields are set below it
+
+
+def upon(default: Config, given: Any) -> Any:
+    """What is given for a field, completed by what the field's default sets beside it.
+
+    >>> upon(Window(steps=4, skip=5), {"steps": 8}), upon(Window(steps=4, skip=5), None)
+    ({'skip': 5, 'steps': 8}, None)
+    """
+    if given is None or isinstance(given, BaseModel):
+        return given
+    if not isinstance(given, Mapping):
+        given = {BARE: given}
+    given = dict(given)
+    if BARE in given:
+        if default.shorthand is None:
+            return given
+        given.setdefault(default.shorthand, given.pop(BARE))
+    if given.get("name") not in (None, getattr(default, "name", None)):
+        return given
+    settled = default.exclusive if any(key in given for key in default.exclusive) else ()
+    kept = {k: getattr(default, k) for k in sorted(default.model_fields_set) if k not in settled}
+    return {**kept, **{k: upon(kept[k], v) if isinstance(kept.get(k), Config) else v for k, v in given.items()}}
 
 
 class Window(Config):
@@ -112,6 +140,7 @@ class ClipView(View):
     share   how often a step is made of this kind, relative to the method's other kinds
     """
 
+    exclusive: ClassVar[tuple[str, ...]] = ("stride", "fps")
     frames: int = Field(16, ge=1)
     stride: int | None = Field(None, ge=1)
     fps: float | None = Field(None, gt=0)

@@ -6,7 +6,11 @@ from typing import Any
 
 Settings = dict[str, Any]
 
-COLOUR: Settings = {"flip": 0.5, "jitter": (0.4, 0.4, 0.2, 0.1), "jitter_p": 0.8, "grey": 0.2}
+# What is not said of a view is as the method has it: these say of every colour step whether it is done.
+COLOUR: Settings = {
+    "flip": 0.5, "jitter": (0.4, 0.4, 0.2, 0.1), "jitter_p": 0.8, "grey": 0.2, "blur": 0.0, "solarize": 0.0,
+}  # fmt: skip
+AS_IT_IS: Settings = {"flip": 0.0, "jitter": (0.0, 0.0, 0.0, 0.0), "grey": 0.0, "blur": 0.0, "solarize": 0.0}
 
 
 def digits_lejepa() -> Settings:
@@ -15,7 +19,7 @@ def digits_lejepa() -> Settings:
     Digits have no colour and mean something else when flipped, so the views are crops, a little stretched and tilted.
     A small weight on SIGReg (lam 0.01) buys agreement between views, which is what counts with one label per class.
     """
-    view = {"count": 4, "scale": (0.4, 1.0), "ratio": (0.8, 1.25), "filter": "bilinear", "rotate": 30.0}
+    view = {"count": 4, "scale": (0.4, 1.0), "ratio": (0.8, 1.25), "filter": "bilinear", "rotate": 30.0, **AS_IT_IS}
     return {
         "method": {
             "name": "lejepa",
@@ -129,7 +133,7 @@ def cifar10_lejepa_gpu() -> Settings:
             "slices": 1024,
             "projector_hidden": 2048,
             "projector_out": 128,
-            "global_views": {"count": 2, "scale": (0.2, 1.0), "solarize": 0.1, **COLOUR},
+            "global_views": {"count": 2, "scale": (0.2, 1.0), **COLOUR, "solarize": 0.1},
             "local_views": None,
         },
         "data": {"path": "cifar10", "split": "train", "normalise": "data"},
@@ -193,7 +197,7 @@ def imagenet_lejepa() -> Settings:
             "encoder": {"name": "vit_small/16", "drop_path": 0.1},
             "lam": 0.05,
             "projector_out": 512,
-            "local_views": {"count": 6, "size": 96, "scale": (0.05, 0.3), "blur": 0.5, "solarize": 0.2, **COLOUR},
+            "local_views": {"count": 6, "size": 96, "scale": (0.05, 0.3), **COLOUR, "blur": 0.5, "solarize": 0.2},
         },
         "data": {"path": "imagenet/train", "size": 224},
         "batch_size": 512,

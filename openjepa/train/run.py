@@ -23,6 +23,7 @@ class Budget(Config):
     """
 
     shorthand: ClassVar[str] = "epochs"
+    exclusive: ClassVar[tuple[str, ...]] = ("steps", "epochs", "minutes")
     steps: int | None = Field(None, ge=1)
     epochs: float | None = Field(None, gt=0)
     minutes: float | None = Field(None, gt=0)

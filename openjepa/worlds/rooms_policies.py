@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -88,20 +88,31 @@ class Door(Expert):
 class Mixed(WorldPolicy):
     """Half of the worlds `walk`, the other half go back and forth by `door`: everywhere is seen, and the door often."""
 
-    share = 0.5  # of the worlds that keep to the door
+    parts: ClassVar[tuple[tuple[type[WorldPolicy], float], ...]] = ((Door, 0.5), (Walk, 0.5))  # with shares of worlds
 
     def __init__(self, world: Any, seed: int = 0) -> None:
         super().__init__(world, seed)
-        self.walk, self.door = Walk(world), Door(world)
+        self.each = [part(world) for part, _ in self.parts]
 
     def begin(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        self.walk.restart()
-        self.door.restart()
-        return rng.random((len(states), 1)) < self.share
+        for part in self.each:
+            part.restart()
+        upto = np.cumsum([share for _, share in self.parts])[:-1]
+        return (rng.random((len(states), 1)) >= upto).sum(-1)  # which part each world keeps to
 
     def choose(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         assert self.memory is not None
-        return np.where(self.memory, self.door.act(states, rng), self.walk.act(states, rng))
+        actions = np.stack([part.act(states, rng) for part in self.each])  # (parts, n, 2)
+        return actions[self.memory, np.arange(len(states))]
+
+
+class Rounds(Mixed):
+    """As `mixed`, and a third of the worlds cross from room to room as `expert`: each of those sees all of its own.
+
+    Where walls differ between worlds nothing else tells how far the two ends of one world are apart.
+    """
+
+    parts = ((Door, 1 / 3), (Walk, 1 / 3), (Expert, 1 / 3))
 
 
 def waypoint(world: Any, states: np.ndarray, goals: np.ndarray) -> np.ndarray:

@@ -64,7 +64,8 @@ class TwoRooms(StateWorld):
     action       (dx, dy) in pixels per step; longer than `max_step` is shortened to it
     observation  (size, size, 2) uint8: the dot, and the walls
     goals        in the other room, behind the same wall; `distance` is the straight one in pixels, `path` the walk
-    policies     random (uniform in the disc of actions), walk (heading with momentum), expert, door, mixed (of the two)
+    policies     random (uniform in the disc of actions), walk (heading with momentum), expert, door,
+                 mixed (walk and door), rounds (walk, door and expert)
 
     The walls stop the dot where their drawn surface has its outermost pixel centres, and it slides along them.
 
@@ -90,6 +91,7 @@ class TwoRooms(StateWorld):
         "expert": "openjepa.worlds.rooms_policies:Expert",
         "door": "openjepa.worlds.rooms_policies:Door",
         "mixed": "openjepa.worlds.rooms_policies:Mixed",
+        "rounds": "openjepa.worlds.rooms_policies:Rounds",
     }
 
     def __init__(self, cfg: TwoRoomsConfig) -> None:

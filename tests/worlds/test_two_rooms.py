@@ -252,6 +252,7 @@ def test_windows_of_the_door_policy_are_rich_in_crossings() -> None:
     assert share(crossings("door")) > 0.7
     assert 0.3 < share(crossings("mixed")) < 0.6
     assert 0.3 < crossings("mixed").any(0).mean() < 0.8
+    assert crossings("rounds").any(0).mean() > crossings("mixed").any(0).mean() + 0.1  # more worlds seen on both sides
 
 
 def test_the_expert_reaches_given_goals_and_stays() -> None:
