@@ -127,23 +127,10 @@ def evaluate(
     agent = None if model is None else LatentAgent(model, scales, protocol.cost, heads=heads, device=device)
     makers = controllers(agent, SimulatorAgent(world, scales, protocol.cost), world, mpc, seed, protocol.ball)
     wanted = [name for name in (*(("model",) if agent else ()), *controls) if name in makers]
-    values: dict[str, Any] = {
-        "protocol": protocol.model_dump(mode="json") | {"hash": protocol.hash},
-        "world": settings_of(world) or protocol.world,
-        "planner": cfg.model_dump(mode="json"),
-        "own_planner": planner is not None,
-        "take": take,
-        "skip": skip,
-        "seed": seed,
-        "split": split,
-        "n": len(pairs),
-        "manifest": {"hash": pairs.hash, "refused": pairs.refused, "episodes": len(pairs.episodes())},
-        "headline": protocol.success,
-        "notes": [*notes, *absent(world, controls)],
-        "wanted": wanted,
-        "complete": not wanted,
-        "rows": {},
-    }
+    values = described(protocol, world, pairs, wanted) | {
+        "planner": cfg.model_dump(mode="json"), "own_planner": planner is not None, "take": take, "skip": skip,
+        "seed": seed, "notes": [*notes, *absent(world, controls)],
+    }  # fmt: skip
     result = Result(values, pairs, {})
     for name in wanted:
         if tell is not None:
@@ -159,6 +146,21 @@ def evaluate(
         if keep is not None:
             keep(result)
     return result
+
+
+def described(protocol: Protocol, world: World, pairs: Manifest, wanted: Sequence[str]) -> dict[str, Any]:
+    """What is to be measured, before any of it is."""
+    return {
+        "protocol": protocol.model_dump(mode="json") | {"hash": protocol.hash},
+        "world": settings_of(world) or protocol.world,
+        "split": pairs.split,
+        "n": len(pairs),
+        "manifest": {"hash": pairs.hash, "refused": pairs.refused, "episodes": len(pairs.episodes())},
+        "headline": protocol.success,
+        "wanted": list(wanted),
+        "complete": not wanted,
+        "rows": {},
+    }
 
 
 def settings_of(world: World) -> dict[str, Any]:
