@@ -192,11 +192,16 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
     >>> merge({"data": "photos/", "seed": 0}, {"data": {"limit": 5}})
     {'data': {'': 'photos/', 'limit': 5}, 'seed': 0}
+
+    A bare value begins its group anew, with or without fields beside it:
+
+    >>> merge({"data": {"path": "photos/", "limit": 3}}, {"data": {"": "mine/", "seed": 5}})
+    {'data': {'': 'mine/', 'seed': 5}}
     """
     out = dict(base)
     for key, value in changes.items():
         if isinstance(value, Mapping):
-            below = out.get(key)
+            below = None if BARE in value else out.get(key)
             if below is None:
                 below = {}
             elif not isinstance(below, Mapping):

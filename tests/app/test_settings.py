@@ -110,3 +110,11 @@ def test_every_public_name_is_there(name: str) -> None:
 def test_no_other_public_name() -> None:
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         openjepa.trian  # noqa: B018
+
+
+def test_a_preset_on_data_of_ones_own_with_a_setting_of_it() -> None:
+    """`data=mine/ data.held_out=0.3` once trained on the preset's own data, without a word."""
+    run = resolve("world-states", overrides=["data=mine/", "data.held_out=0.3"])
+    assert run.data.model_dump()["path"] == "mine/" and run.data.model_dump()["held_out"] == 0.3
+    kept = resolve("world-states", overrides=["data.held_out=0.3"])
+    assert kept.data.model_dump()["path"] == "point-mass"
