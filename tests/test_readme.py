@@ -26,8 +26,7 @@ TINY = (
 )
 TINY_CLIPS = (
     "batch_size=4 budget.steps=2 device=cpu log.tensorboard=false data.size=64 data.workers=0 "
-    "method.encoder.name=vit_micro/8 method.predictor_width=48 method.predictor_depth=1 "
-    "'method.views=[{frames: 8, stride: 1}]'"
+    "method.encoder.name=vit_micro/8 method.predictor_width=48 method.predictor_depth=1"
 )
 TINY_WORLD = "batch_size=16 budget.steps=2 device=cpu log.tensorboard=false"
 TINY_PLAN = "episodes=2 planner.name=shooting planner.samples=8 planner.horizon=3"

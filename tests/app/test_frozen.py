@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import openjepa
@@ -31,3 +32,22 @@ def test_a_world_model_stands_on_the_encoder_of_another_run(tmp_path) -> None:
     torch.testing.assert_close(z[..., : want.shape[-1]], want, atol=1e-4, rtol=1e-4)  # the encoder's own features
     search = {"name": "shooting", "samples": 4, "horizon": 2}
     assert run.plan(episodes=1, planner=search, controls=[], films=0)["take"] == 2
+
+
+def test_actions_move_what_an_encoder_of_clips_sees_in_frames_of_another_size(tmp_path) -> None:
+    """V-JEPA 2-AC on the encoder of a run of ours on clips, whose frames were larger than those of the episodes."""
+    clips = {"name": "vjepa", "encoder": {"name": "vit_micro/8", "depth": 1, "pos": "rope-tiled"},
+             "predictor_width": 12, "predictor_heads": 1, "predictor_depth": 1}  # fmt: skip
+    openjepa.train(clips, data={"path": "bouncing-shapes:16", "size": 64}, out=tmp_path / "enc", **SHORT)
+    data = {"path": "point-mass", "episodes": 8, "steps": 8, "world": {"pixels": 32}}
+    cfg = {"name": "vjepa2_ac", "checkpoint": str(tmp_path / "enc"), "window": {"steps": 4, "skip": 1}, "width": 24,
+           "depth": 1, "heads": 2}  # fmt: skip
+    run = openjepa.train(cfg, data=data, out=tmp_path / "ac", **SHORT)
+    found = dreamer(run, torch.device("cpu"))
+    assert found.method.grid == (4, 4) and found.method.encoder.grid[-2:] == (8, 8)
+    assert found.method.encode(torch.zeros(2, 3, 32, 32)).shape == (2, 16, 96)
+    search = {"name": "shooting", "samples": 4, "horizon": 2}
+    assert run.plan(episodes=1, planner=search, controls=[], films=0)["take"] == 2
+    odd = {**data, "world": {"pixels": 36}}
+    with pytest.raises(ValueError, match="must be a multiple of the encoder's patches of 8 pixels, got 36"):
+        openjepa.train(cfg, data=odd, out=tmp_path / "odd", **SHORT)
