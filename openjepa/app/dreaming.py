@@ -78,7 +78,10 @@ class Dreamer:
         """The world it was trained in, or the one that `settings` name; a `ValueError` where there is none."""
         own = self.preprocess.get("world")
         if settings is None and not own:
-            raise ValueError(f"world must be named for {self.run.path}, whose episodes came without one. Do --world W.")
+            raise ValueError(
+                f"world must be named for {self.run.path}, whose episodes came without one. Do --world W, or "
+                "start=A.npy goal=B.npy for a plan that nobody carries out."
+            )
         if isinstance(settings, str):
             settings = {"name": settings}
         return make_world({**_same(own, settings), **(settings or own or {})})
