@@ -216,7 +216,12 @@ def nest(changes: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
     """Dotted names or `key=value` strings as a nested dict; values read as YAML.
 
     >>> nest(["method.depth=6", "optim.lr=3e-4", "data=photos/"])
-    {'method': {'depth': 6}, 'optim': {'lr': 0.0003}, 'data': 'photos/'}
+    {'data': 'photos/', 'method': {'depth': 6}, 'optim': {'lr': 0.0003}}
+
+    The order is free: a bare value is laid below the fields of its group, wherever it stands.
+
+    >>> nest(["data.limit=5", "data=photos/"])
+    {'data': {'': 'photos/', 'limit': 5}}
     """
     pairs: Iterable[tuple[str, Any]]
     if isinstance(changes, Mapping):
@@ -224,7 +229,7 @@ def nest(changes: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
     else:
         pairs = (_split(item) for item in changes)
     out: dict[str, Any] = {}
-    for name, value in pairs:
+    for name, value in sorted(pairs, key=lambda pair: str(pair[0]).count(".")):
         for part in reversed(str(name).split(".")):
             value = {part: value}
         out = merge(out, value)

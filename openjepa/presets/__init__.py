@@ -36,7 +36,12 @@ from openjepa.presets.pictures import (
     imagenet_ijepa,
     imagenet_lejepa,
 )
-from openjepa.presets.worlds import one_room_pldm, two_rooms_fixed_pldm
+from openjepa.presets.worlds import (
+    one_room_pldm,
+    two_rooms_fixed_pldm,
+    two_rooms_lewm,
+    two_rooms_random_pldm,
+)
 
 Settings = dict[str, Any]
 
@@ -52,6 +57,8 @@ PRESETS: dict[str, Callable[[], Settings]] = {
     "imagenet-lejepa": imagenet_lejepa,
     "one-room-pldm": one_room_pldm,
     "two-rooms-fixed-pldm": two_rooms_fixed_pldm,
+    "two-rooms-random-pldm": two_rooms_random_pldm,
+    "two-rooms-lewm": two_rooms_lewm,
     "moving-mnist-vjepa-cpu": moving_mnist_vjepa_cpu,
     "moving-mnist-future-cpu": moving_mnist_future_cpu,
     "vjepa-vitl": vjepa_vitl,

@@ -58,3 +58,57 @@ def two_rooms_fixed_pldm() -> Settings:
             "log": {"every": 50, "look": 1000},
         },
     )
+
+
+def two_rooms_random_pldm() -> Settings:
+    """PLDM on Two Rooms with wall and door drawn per episode: a quarter of an hour of one core.
+
+    Many windows per batch and strong slowness put the door into z; without them it is the last thing learnt. Not
+    solved: with protocol two-rooms-random half of the goals are held, because the count of steps does not yet know the
+    way round a wall that it has seldom seen (docs/design/0006-two-rooms.md).
+    """
+    return merge(
+        two_rooms_fixed_pldm(),
+        {
+            "method": {"dim": 64, "window": {"steps": 5}, "unroll": 4, "slowness": 12.0},
+            "data": {"world": {"wall": "random"}, "policy": "rounds", "episodes": 2000, "steps": 100},
+            "batch_size": 96,
+            "budget": {"steps": 5000},
+        },
+    )
+
+
+def two_rooms_lewm() -> Settings:
+    """LeWM on Two Rooms, 65 x 65 pixels, wall and door drawn per episode: a quarter of an hour of one core.
+
+    A lean convolutional encoder and a predictor of two blocks: a tenth of the published size, which has a ViT. For
+    protocol two-rooms-lewm, whose goals are 25 steps ahead: a model step is five of the world's.
+    """
+    return {
+        "method": {
+            "name": "lewm",
+            "window": {"steps": 5, "skip": 5},
+            "encoder": {"name": "convnet_lean"},
+            "dim": 64,
+            "projector_hidden": 256,
+            "depth": 2,
+            "heads": 4,
+            "head_dim": 32,
+            "mlp": 256,
+            "dropout": 0.0,
+            "action_hidden": 128,
+            "sigreg": 0.18,
+            "slices": 256,
+        },
+        "data": {
+            "path": "two-rooms",
+            "world": {"size": 65, "wall": "random"},
+            "policy": "rounds",
+            "episodes": 2000,
+            "steps": 100,
+        },
+        "batch_size": 64,
+        "budget": {"steps": 6000},
+        "optim": {"lr": 1e-3, "weight_decay": 1e-5, "clip": 2.0},
+        "log": {"every": 50, "look": 1000},
+    }
