@@ -78,7 +78,7 @@ def known_policies(world: World) -> dict[str, str]:
     """The policies that `world` has, name -> "module:Class": those of all worlds, and its own scripted ones.
 
     >>> list(known_policies(make_world("two-rooms")))
-    ['random', 'ornstein-uhlenbeck', 'zero', 'walk', 'expert', 'door', 'mixed', 'noisy-expert']
+    ['random', 'ornstein-uhlenbeck', 'zero', 'walk', 'expert', 'door', 'mixed', 'rounds', 'noisy-expert']
     """
     return {**POLICIES, **scripted_policies(world)} if world.action else dict(POLICIES)
 
