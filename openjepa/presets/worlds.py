@@ -46,8 +46,8 @@ def two_rooms_fixed_pldm() -> Settings:
     """PLDM on Two Rooms, 65 x 65 pixels, the wall always in one place: a quarter of an hour of one core.
 
     As `one-room-pldm` with 32 features and windows of nine frames. Half of the episodes walk, half go back and forth by
-    the door. Plan with protocol two-rooms-fixed, whose cost counts steps: 200 of 200 goals were reached and held
-    with seed 0, in 3.5 processor seconds of planning each (docs/log.md).
+    the door. Plan with protocol two-rooms-fixed, whose cost counts steps: 200 and 199 of 200 goals were reached
+    and held (seeds 0 and 1), in some 3 processor seconds of planning each (docs/log.md).
     """
     return merge(
         one_room_pldm(),
@@ -82,7 +82,8 @@ def two_rooms_lewm() -> Settings:
     """LeWM on Two Rooms, 65 x 65 pixels, wall and door drawn per episode: a quarter of an hour of one core.
 
     A lean convolutional encoder and a predictor of two blocks: a tenth of the published size, which has a ViT. For
-    protocol two-rooms-lewm, whose goals are 25 steps ahead: a model step is five of the world's.
+    protocol two-rooms-lewm, whose goals are 25 steps ahead: a model step is five of the world's. Of 200 goals 80.5 % were
+    reached with the published cost, and 90.5 % with `cost.goal=steps cost.reach.across=false` (docs/log.md).
     """
     return {
         "method": {
