@@ -81,9 +81,9 @@ def two_rooms_random_pldm() -> Settings:
 def two_rooms_lewm() -> Settings:
     """LeWM on Two Rooms, 65 x 65 pixels, wall and door drawn per episode: a quarter of an hour of one core.
 
-    A lean convolutional encoder and a predictor of two blocks: a tenth of the published size, which has a ViT. For
-    protocol two-rooms-lewm, whose goals are 25 steps ahead: a model step is five of the world's. Of 200 goals
-    80.5 % were reached with the published cost, and 90.5 % with `cost.goal=steps cost.reach.across=false` (docs/log.md).
+    A lean convolutional encoder and a predictor of two blocks: a tenth of the published size, which has a ViT. A model
+    step is five of the world's. For protocol two-rooms-lewm, whose goals are 25 steps ahead: of 200 goals 80.5 % were
+    reached with the published cost, 90.5 % with `cost.goal=steps cost.reach.across=false` (docs/log.md).
     """
     return {
         "method": {
