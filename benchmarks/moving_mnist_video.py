@@ -17,6 +17,8 @@ frame by frame.
   per step / whole clip      read from the mean token of a time step, one map for all steps; or from those of all steps
                              behind one another, a map for every frame. From one frame velocity cannot be known: per
                              step an image encoder is at 0 by construction, over the whole clip it is not
+  per step, in place         from a step's tokens averaged over 4 x 4 places: rotary positions are relative, so the mean
+                             token need not know where anything is, while the tokens lie where they belong
   order      frames in order, or shuffled
 
 5,000 clips of training digits to learn from, 2,000 of test digits to be measured on, intervals over these.

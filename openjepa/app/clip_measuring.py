@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from openjepa.app.runs import Run
 from openjepa.config import ClipView, nearest
 from openjepa.probe import PROBES
 from openjepa.probe.arrow import at_speeds, in_order
-from openjepa.probe.clips import pooled_frames
+from openjepa.probe.clips import in_place, pooled_frames
 from openjepa.probe.features import Features, Labelled
 from openjepa.probe.linear import linear
 from openjepa.probe.trajectory import motion, trajectory
@@ -73,7 +75,8 @@ def scores(s: ClipSubject, on: ClipSides, asked: ProbeRequest, device: torch.dev
     batch_size = max(1, min(asked.batch_size, FRAMES // s.preprocess.frames))
     learn, measure = on.batches(s.preprocess, batch_size, device)
     kinds = kinds_for(asked, on, learn)
-    whole = (Seen(s, learn, asked, device), Seen(s, measure, asked, device))
+    places = "motion" in kinds
+    whole = (Seen(s, learn, asked, device, places), Seen(s, measure, asked, device, places))
     rows: list[dict[str, Any]] = []
     for kind in kinds:
         if kind in PROBES:
@@ -119,26 +122,46 @@ class Seen:
     """One side as a subject sees it; the features of whole clips are computed once.
 
     Where tokens are averaged anyway, a vector per time step is kept in place of all tokens: hundreds of times less.
+    With `places`, so are those of some places of each frame.
     """
 
-    def __init__(self, s: ClipSubject, batches: ClipBatches, asked: ProbeRequest, device: torch.device) -> None:
+    def __init__(
+        self, s: ClipSubject, batches: ClipBatches, asked: ProbeRequest, device: torch.device, places: bool = False
+    ) -> None:
         self.subject, self.encoder, self.batches, self.device = s, s.encoder, batches, device
         self.layers = None if s.plain else asked.layers
         self.pooling = "flatten" if s.plain else asked.pooling
-        self._steps: Features | None = None
+        self.with_places = places and not s.plain
+        self._found: Features | None = None
+        self._dim = 0
         self._labelled: Labelled | None = None
 
     def steps(self) -> Features:
         """(N, t, D): the tokens of each time step averaged."""
-        if self._steps is None:
-            times = self.subject.times
+        found = self._both()
+        return replace(found, z=found.z[..., : self._dim])
 
-            def by_step(clips: Tensor) -> Tensor:
-                out = self.encoder(clips)
-                return pooled_frames(out, times if out.dim() == 3 and out.shape[1] % times == 0 else 1)
+    def places(self) -> Features:
+        """(N, t, P D): the tokens of each time step averaged over P places of the frame; raw pixels as they are."""
+        found = self._both()
+        return replace(found, z=found.z[..., self._dim :]) if self.with_places else found
 
-            self._steps = Labelled(by_step, self.batches, device=self.device).tokens()
-        return self._steps
+    def _both(self) -> Features:
+        if self._found is None:
+            self._found = Labelled(self._by_step, self.batches, device=self.device).tokens()
+        return self._found
+
+    def _by_step(self, clips: Tensor) -> Tensor:
+        out, times = self.encoder(clips), self.subject.times
+        if out.dim() != 3 or out.shape[1] % times:
+            times = 1
+        mean = pooled_frames(out, times)
+        self._dim = mean.shape[-1]
+        if not self.with_places:
+            return mean
+        side = isqrt(out.shape[1] // times) if out.dim() == 3 else 0
+        square = side > 0 and side * side * times == out.shape[1]
+        return torch.cat([mean, in_place(out, (times, side, side)) if square else mean], -1)
 
     def labelled(self, kind: str) -> Features | Labelled:
         """What a probe of pictures is given."""
@@ -152,17 +175,21 @@ class Seen:
 
 
 def moved(whole: tuple[Seen, Seen], seed: int) -> list[dict[str, Any]]:
-    """R2 of what moves: from the features of each time step, and from those of the whole clip behind one another."""
+    """R2 of what moves: from the mean token of each time step, from those of the whole clip behind one another, and
+    from each step's tokens averaged over some places, which say where in the frame they are."""
     found = [x.steps() for x in whole]
     truth = [motion(x.batches.factors(f.index.cpu().numpy()) or {}) for x, f in zip(whole, found, strict=True)]
     names = truth[0][0]
     rows: list[dict[str, Any]] = []
     times = found[0].z.shape[1]
-    ways = [("per step", times), ("whole clip", 1)] if times > 1 else [("whole clip", 1)]
-    for words, count in ways:
+    placed = [x.places() for x in whole]
+    ways = [("whole clip", found, 1)]
+    if times > 1:
+        ways = [("per step", found, times), *ways, ("per step, in place", placed, times)]
+    for words, seen, count in ways:
         for group in groups(names):
             sides_of = []
-            for f, (_, values) in zip(found, truth, strict=True):
+            for f, (_, values) in zip(seen, truth, strict=True):
                 asked = values[..., group]
                 known = asked.isfinite().all(-1).all(-1)
                 z = f.z.cpu()[known]

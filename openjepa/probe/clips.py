@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from openjepa.nn.encoder import Encoder
@@ -65,6 +66,26 @@ def pooled_frames(tokens: Tensor, times: int, *, how: str = "mean") -> Tensor:
     if how not in REDUCE:
         raise ValueError(f"pooling over a time step must be one of {', '.join(REDUCE)}, got {how!r}.")
     return REDUCE[how](by_time(tokens, times))
+
+
+def in_place(tokens: Tensor, grid: tuple[int, int, int], *, most: int = 4096) -> Tensor:
+    """One vector per time step that still says where things are, (B, t, P D): tokens averaged over P places of a frame.
+
+    A mean over the whole frame loses the places of things unless the tokens carry them, and under rotary positions they
+    need not. P is s x s with the largest s of 4, 3, 2, 1 that keeps P D within `most` numbers and s within the grid.
+
+    tokens  (B, t h w, D), time first
+    grid    (t, h, w) of the tokens
+
+    >>> tokens = torch.arange(16.0).view(1, 16, 1)
+    >>> in_place(tokens, (1, 4, 4)).shape, in_place(tokens, (1, 4, 4), most=4).tolist()
+    (torch.Size([1, 1, 16]), [[[2.5, 4.5, 10.5, 12.5]]])
+    """
+    t, h, w = grid
+    dim = tokens.shape[-1]
+    side = max((s for s in (4, 3, 2) if s * s * dim <= most and s <= min(h, w)), default=1)
+    maps = by_time(tokens, t).flatten(0, 1).transpose(1, 2).unflatten(2, (h, w))  # (B t, D, h, w)
+    return F.adaptive_avg_pool2d(maps, side).flatten(1).unflatten(0, (len(tokens), t))
 
 
 def steps_of(frames: int, times: int) -> Tensor:

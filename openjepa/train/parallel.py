@@ -8,21 +8,22 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as td
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
-    get_model_state_dict,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map
 
-from openjepa.core.dist import world_size
+from openjepa.core.dist import rank, world_size
 
 DDP_OPTIONS = inspect.signature(DistributedDataParallel).parameters
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def distribute(method: nn.Module, how: str, device: torch.device) -> nn.Module:
@@ -69,15 +70,31 @@ def micro_batch(net: nn.Module, *, last: bool) -> Iterator[None]:
 
 def whole_weights(method: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers, on the CPU. Every process must call it; only the first is sure to receive them."""
-    state: dict[str, Any] = get_model_state_dict(method, options=WHOLE) if is_sharded(method) else method.state_dict()
-    return {name: x.detach().cpu() for name, x in state.items()}
+    return {name: whole(x).cpu() for name, x in method.state_dict().items()}
 
 
 def whole_optimizer(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The optimiser's state, gathered; keyed by parameter names when sharded, by torch's numbers when not."""
     if is_sharded(method):
-        return get_optimizer_state_dict(method, optimizer, options=WHOLE)
+        return tree_map(whole, get_optimizer_state_dict(method, optimizer))
     return optimizer.state_dict()
+
+
+def whole(x: Any) -> Any:
+    """A tensor that is split over the processes, put together on the first; anything else as it is.
+
+    Rows go by a plain `all_gather` that has ended when it returns. torch's own gathering of states leaves them to
+    asynchronous collectives, in which a process on gloo once crashed (SIGSEGV, torch 2.13).
+    """
+    if not isinstance(x, DTensor):
+        return x.detach() if isinstance(x, Tensor) else x
+    mine, world = x.to_local().detach(), x.device_mesh.size()
+    rows = -(-x.shape[0] // world)  # shards are those of torch.chunk: the last ones may be short or empty
+    padded = mine.new_zeros(rows, *x.shape[1:])
+    padded[: len(mine)] = mine
+    parts = [torch.empty_like(padded) for _ in range(world)]
+    td.all_gather(parts, padded, group=x.device_mesh.get_group())
+    return torch.cat(parts)[: x.shape[0]].cpu() if rank() == 0 else mine.new_empty(0)
 
 
 def load_optimizer(method: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -94,4 +111,4 @@ def gradient_norm(net: nn.Module, clip: float | None) -> Tensor:
         norm = nn.utils.clip_grad_norm_(trained, clip)
     else:
         norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-    return norm.full_tensor() if isinstance(norm, torch.distributed.tensor.DTensor) else norm
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -42,7 +42,7 @@ def test_probe(run: Run):
     found = run.probe(data="bouncing-shapes:60", kinds=["order", "reversed", "speed", "motion"])
     names = [row["name"] for row in found["scores"]]
     assert names[:3] == ["order (linear)", "reversed (linear)", "speed (linear)"]
-    assert {"x (R2), per step", "vy (R2), whole clip", "x of the first (R2), per step"} <= set(names)
+    assert {"x (R2), per step", "vy (R2), whole clip", "x of the first (R2), per step, in place"} <= set(names)
     assert found["test"] == "bouncing-shapes:60 (test)" and found["videos"] == [60, 60]
     assert json.loads(Path(found["file"]).read_text())["kind"] == "clips"
     r2 = {row["name"]: row["r2"] for row in found["scores"] if "r2" in row}
@@ -73,6 +73,9 @@ def test_compare_sets_pictures_frame_by_frame_beside_it(run: Run, pictures: Run)
     assert len({tuple(rows) for rows in table.values()}) == 1  # everyone was asked the same
     # brightness tells where things are: raw pixels know the mean place of a clip's shapes
     assert table["pixels"]["x (R2), per step"]["r2"] > 0.3
+    assert table["pixels"]["x (R2), per step, in place"]["r2"] == table["pixels"]["x (R2), per step"]["r2"]
+    # and an untrained network's tokens tell it by where they lie, where their mean does not
+    assert table["init"]["x (R2), per step, in place"]["r2"] > table["init"]["x (R2), per step"]["r2"]
 
 
 def test_a_run_on_clips_takes_pictures_beside_one_on_pictures(run: Run, pictures: Run):
