@@ -118,3 +118,14 @@ def test_both_ways_to_roll_out_moving_digits_know_the_same_and_begin_alike() -> 
         for true, changed in ((a, moved[0][k]), (b, moved[1][k])):
             torch.testing.assert_close(true[:, blind], changed[:, blind], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(one[0], other[0], rtol=1e-3, atol=1e-4)
+
+
+def test_a_code_of_where_a_cell_lies_does_not_count_as_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Rollout("latent", dim=4, width=8, blocks=1)
+    code = torch.randn(4, 8, 8)
+    monkeypatch.setattr(model, "encode", lambda clips: code.expand(*clips.shape[:2], 4, 8, 8))
+    _, terms = model.losses(torch.zeros(3, 10, 1, 64, 64))
+    assert terms["variance"] > 0.9  # the hinge of features that never change, though the cells differ
+    monkeypatch.setattr(model, "encode", lambda clips: 2 * torch.randn(*clips.shape[:2], 4, 8, 8))
+    _, terms = model.losses(torch.zeros(3, 10, 1, 64, 64))
+    assert terms["variance"] < 0.1

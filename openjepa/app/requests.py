@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from openjepa.config import Config, explain
 from openjepa.data.clips.config import ClipConfig
@@ -128,8 +128,8 @@ class PlanRequest(Config):
 
     shorthand: ClassVar[str] = "protocol"
     protocol: str | None = Field(None, description="a name (openjepa list protocols) or a JSON file")
-    world: str | None = Field(None, description="by default the one it was trained in")
-    settings: dict[str, Any] = Field({}, description="of the world, by their names")
+    world: str | None = Field(None, description="by default the one it was trained in; its settings as world.pixels=64")
+    settings: dict[str, Any] = Field({}, description="of the world, by their names: the same as world.NAME")
     pairs: Literal["held_out", "world"] | None = Field(
         None, description="of a protocol of its own: where goals come from"
     )
@@ -157,6 +157,16 @@ class PlanRequest(Config):
     seed: int = Field(0, description="of the search")
     out: str | None = Field(None, description="by default RUN/plan/PROTOCOL")
     device: str = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_the_world(cls, given: Any) -> Any:
+        """world.pixels=64 as in `collect`: fields of `world` go to `settings`."""
+        if isinstance(given, dict) and isinstance(given.get("world"), dict):
+            fields = dict(given["world"])
+            names = [fields.pop(key) for key in ("", "name") if key in fields]
+            return {**given, "world": names[0] if names else None, "settings": {**given.get("settings", {}), **fields}}
+        return given
 
 
 class InfoRequest(Config):

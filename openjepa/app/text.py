@@ -9,13 +9,15 @@ from openjepa.app import world_text
 
 
 def pairs(result: Any, indent: str = "") -> str:
-    """Nested values as indented lines.
+    """Nested values as indented lines; of several sentences, each has its own.
 
-    >>> print(pairs({"step": 5, "encoder": {"name": "vit"}, "bad": []}))
+    >>> print(pairs({"step": 5, "encoder": {"name": "vit"}, "bad": [], "advice": ["Do this.", "Leave that."]}))
     step     5
     encoder
       name  vit
     bad      none
+    advice   Do this.
+             Leave that.
     """
     if not isinstance(result, Mapping):
         return f"{indent}{value(result)}"
@@ -25,8 +27,13 @@ def pairs(result: Any, indent: str = "") -> str:
         if isinstance(item, Mapping) and item:
             lines += [f"{indent}{key}", pairs(item, indent + "  ")]
         else:
-            lines.append(f"{indent}{str(key).ljust(width)}  {value(item)}")
+            begin = f"{indent}{str(key).ljust(width)}  "
+            lines.append(begin + (f"\n{' ' * len(begin)}".join(item) if sentences(item) else value(item)))
     return "\n".join(lines)
+
+
+def sentences(item: Any) -> bool:
+    return isinstance(item, list) and bool(item) and all(isinstance(i, str) and i.endswith(".") for i in item)
 
 
 def value(item: Any) -> str:

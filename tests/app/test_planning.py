@@ -9,6 +9,8 @@ import pytest
 
 import openjepa
 from openjepa.app.cli import main
+from openjepa.app.requests import PlanRequest
+from openjepa.config import nest
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,13 @@ def test_one_start_and_one_goal(run: openjepa.Run, tmp_path) -> None:
     assert found["n"] == 1 and pairs["starts"] == [[0.2, 0.2, 0, 0]] and pairs["goals"] == [[0.8, 0.7, 0, 0]]
     with pytest.raises(ValueError, match="goal must be 4 numbers, x, y, vx, vy, got 2"):
         run.plan(**kind, goal=(0.8, 0.7))
+
+
+def test_settings_of_the_world_are_given_as_to_collect() -> None:
+    for words in (["world=two-rooms", "world.pixels=33"], ["world=two-rooms", "settings.pixels=33"]):
+        asked = PlanRequest.model_validate(nest(words))
+        assert (asked.world, asked.settings) == ("two-rooms", {"pixels": 33})
+    assert PlanRequest.model_validate(nest(["world.pixels=33"])).world is None
 
 
 def test_errors_are_one_line(run: openjepa.Run, capsys: pytest.CaptureFixture[str]) -> None:
