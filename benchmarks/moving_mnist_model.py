@@ -148,8 +148,8 @@ class Rollout(nn.Module):
             predict = torch.stack(told).mean()
             return seen + predict, {"predict": predict.detach(), "reconstruct": seen.detach()}
         predict = torch.stack([mse(f, z[:, CONTEXT + k :][:, : f.shape[1]]) for k, f in enumerate(futures)]).mean()
-        # Each cell's own mean over the batch goes first: where a cell lies can be read off the padding and never changes,
-        # so a code of that would satisfy both terms for ever.
+        # Each cell's own mean over the batch goes first: where a cell lies can be read off the padding and never
+        # changes, so a code of that would satisfy both terms for ever.
         cells = (z - z.mean((0, 1))).movedim(2, -1).flatten(0, -2)  # (B T 64, D)
         spread, apart = variance(cells), covariance(cells)
         terms = {"predict": predict.detach(), "variance": spread.detach(), "covariance": apart.detach()}

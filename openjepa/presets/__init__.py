@@ -38,6 +38,8 @@ from openjepa.presets.pictures import (
 )
 from openjepa.presets.worlds import (
     one_room_pldm,
+    pusht_lewm,
+    reacher_lewm,
     two_rooms_fixed_pldm,
     two_rooms_lewm,
     two_rooms_random_pldm,
@@ -59,6 +61,8 @@ PRESETS: dict[str, Callable[[], Settings]] = {
     "two-rooms-fixed-pldm": two_rooms_fixed_pldm,
     "two-rooms-random-pldm": two_rooms_random_pldm,
     "two-rooms-lewm": two_rooms_lewm,
+    "reacher-lewm": reacher_lewm,
+    "pusht-lewm": pusht_lewm,
     "moving-mnist-vjepa-cpu": moving_mnist_vjepa_cpu,
     "moving-mnist-future-cpu": moving_mnist_future_cpu,
     "vjepa-vitl": vjepa_vitl,

@@ -113,3 +113,22 @@ def two_rooms_lewm() -> Settings:
         "optim": {"lr": 1e-3, "weight_decay": 1e-5, "clip": 2.0},
         "log": {"every": 50, "look": 1000},
     }
+
+
+def reacher_lewm() -> Settings:
+    """LeWM on the reacher of dm_control, 64 x 64 pixels, random torques: that of `two-rooms-lewm` on another world.
+
+    For protocol reacher-lewm, whose goals are poses 25 steps ahead, each joint within 0.05 rad. Needs MuJoCo.
+    """
+    data = {"path": "reacher", "world": {"arm": "dm_control", "pixels": 64}, "policy": "random", "episodes": 1000,
+            "steps": 100}  # fmt: skip
+    return {**two_rooms_lewm(), "data": data}
+
+
+def pusht_lewm() -> Settings:
+    """LeWM on Push-T, 64 x 64 pixels, on noisy pushes of our own: that of `two-rooms-lewm` on another world.
+
+    For protocol pusht, whose goals are places of hand and block 25 steps ahead. Needs gym-pusht.
+    """
+    data = {"path": "pusht", "world": {"pixels": 64}, "policy": "push", "episodes": 1000, "steps": 100}
+    return {**two_rooms_lewm(), "data": data}

@@ -9,26 +9,30 @@ from pydantic import Field
 
 from openjepa.worlds.gym import GymWorld, SimulatorConfig, import_gymnasium
 from openjepa.worlds.gym_state import Carrier
-from openjepa.worlds.mujoco_camera import Camera
+from openjepa.worlds.mujoco_arm import Arm
+from openjepa.worlds.mujoco_camera import Camera, choose_backend
 from openjepa.worlds.physics.pendulum import wrap
 
 
 class ReacherConfig(SimulatorConfig):
     """An arm to pose.
 
+    arm        "gymnasium": Reacher-v5; "dm_control": that of its suite, which LeWM and DINO-WM took. Random torques
+               turn the first by 10 rad/s and the second by 1
     tolerance  radians within which each joint must be of the goal's
     target     whether the ball that Gymnasium's own reward is about is drawn; goals here are poses of the arm
     """
 
     name: Literal["reacher"] = "reacher"
+    arm: Literal["gymnasium", "dm_control"] = "gymnasium"
     tolerance: float = Field(0.05, gt=0)
     target: bool = False
 
 
 class Reacher(GymWorld):
-    """Gymnasium's Reacher-v5: an arm of two links in the plane, moved by torques.
+    """An arm of two links in the plane, moved by torques: Gymnasium's Reacher-v5, or that of dm_control.
 
-    state     joint0, joint1 (rad), target_x, target_y (m), and the velocities of the four
+    state     joint0, joint1 (rad), for Gymnasium's also target_x, target_y (m), and the velocities of all
     reset     any pose: joint0 all round, joint1 within 2.8 rad, slowly moving
     goals     another pose at rest, the target where it is; reached when each joint is within `tolerance` (as in LeWM)
     distance  the larger of the two angles, radians
@@ -36,19 +40,28 @@ class Reacher(GymWorld):
 
     Config = ReacherConfig
     scripted = {"expert": "openjepa.worlds.mujoco_experts:ReacherExpert"}
-    bend: ClassVar[float] = 2.8  # the second joint stops at 3 rad
+    bend: ClassVar[float] = 2.8  # the second joint stops at 3 rad, dm_control's at 2.79
 
     def environment(self) -> str:
         return "Reacher-v5"
 
+    def make(self) -> Any:
+        if self.cfg.arm == "gymnasium":
+            return super().make()
+        choose_backend()
+        return Arm()
+
     def find_inner(self) -> Any:
         inner = self.env.unwrapped
-        if not self.cfg.target:
+        joints = int(inner.model.nq)
+        self.speeds = slice(joints, joints + 2)  # the columns of the arm's own velocities
+        if joints > 2 and not self.cfg.target:
             inner.model.geom("target").rgba[3] = 0
         return inner
 
     def settle(self) -> Carrier | None:
-        return renamed(super().settle(), ("joint0", "joint1", "target_x", "target_y"))
+        joints = ("joint0", "joint1", "target_x", "target_y")
+        return renamed(super().settle(), joints[: self.inner.model.nq])
 
     def camera(self) -> Camera:
         return Camera(self.inner.model, (0.0, 0.0, 0.0), 0.62)
@@ -56,12 +69,12 @@ class Reacher(GymWorld):
     def reset(self, n: int, rng: np.random.Generator) -> np.ndarray:
         states = super().reset(n, rng)
         states[:, :2] = self.poses(n, rng)
-        states[:, 4:6] = 0.1 * rng.standard_normal((n, 2))
+        states[:, self.speeds] = 0.1 * rng.standard_normal((n, 2))
         return states
 
     def goals(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         goals = self.check(states).copy()
-        goals[:, :2], goals[:, 4:6] = self.poses(len(goals), rng), 0
+        goals[:, :2], goals[:, self.speeds] = self.poses(len(goals), rng), 0
         return goals
 
     def poses(self, n: int, rng: np.random.Generator) -> np.ndarray:

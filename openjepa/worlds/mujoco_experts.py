@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,12 +13,15 @@ from openjepa.worlds.policies import Steered
 class ReacherExpert(Steered):
     """A spring and a damper at each joint, towards the goal's pose."""
 
-    stiffness, damping, noise = np.array([3.0, 1.5]), np.array([0.5, 0.25]), 0.05
+    noise = 0.05
+    stiffness: ClassVar = {"gymnasium": np.array([3.0, 1.5]), "dm_control": np.array([1.5, 0.5])}
+    damping: ClassVar = {"gymnasium": np.array([0.5, 0.25]), "dm_control": np.array([0.2, 0.05])}
 
     def steer(self, states: np.ndarray, goals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         gap = goals[:, :2] - states[:, :2]
         gap[:, 0] = wrap(gap[:, 0])
-        torque = self.stiffness * gap - self.damping * states[:, 4:6]
+        arm = self.world.cfg.arm
+        torque = self.stiffness[arm] * gap - self.damping[arm] * states[:, self.world.speeds]
         return np.clip(torque + self.noise * rng.standard_normal(gap.shape), self.world.low, self.world.high)
 
 

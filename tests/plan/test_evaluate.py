@@ -45,7 +45,7 @@ HASHES = {
     "point-mass": "1 e1ce8df71da7e2e9",
     "pointmaze": "1 1b97fba95f79e193",
     "pusht": "1 82b5ed9fb07fec63",
-    "reacher-lewm": "1 d75ef5425d9a151b",
+    "reacher-lewm": "2 a29c9415f434ec49",
     "two-rooms-lewm": "1 af8b5d71cbb48cc8",
     "two-rooms-published": "1 debbb8e8f4218dcc",
     "two-rooms-published-fixed": "1 9365d4fa0950e8ed",

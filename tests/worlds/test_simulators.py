@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("gymnasium", reason="install openjepa[worlds]")
 
 from openjepa.worlds import World, make_policy, make_world
+from openjepa.worlds.mujoco_camera import choose_backend
 from openjepa.worlds.physics.pendulum import wrap
 
 pytestmark = [
@@ -21,6 +22,7 @@ NEEDS = {"reacher": "mujoco", "pointmaze": "gymnasium_robotics", "gym:HalfCheeta
 
 
 def need(name: str, **settings: object) -> World:
+    choose_backend()  # before mujoco is imported
     pytest.importorskip(NEEDS[name])
     return make_world(name, **settings)
 
@@ -99,6 +101,37 @@ def test_reacher_distance_goes_round_the_first_joint_only() -> None:
     b[0, 1] = -2.7
     assert world.distance(a, b)[0] == pytest.approx(5.4)
     assert wrap(np.array(6.2)) == pytest.approx(6.2 - 2 * np.pi)
+
+
+def test_the_arm_of_dm_control_moves_as_there() -> None:
+    choose_backend()
+    pytest.importorskip("mujoco")
+    suite = pytest.importorskip("dm_control.suite")
+    world = make_world({"name": "reacher", "arm": "dm_control"})
+    there, rng = suite.load("reacher", "easy").physics, np.random.default_rng(0)
+    for state in world.reset(4, rng):
+        there.data.qpos[:], there.data.qvel[:], there.data.qacc_warmstart[:] = state[:2], state[2:], 0
+        there.forward()
+        states = state[None]
+        for _ in range(50):
+            action = rng.uniform(-1, 1, (1, 2))
+            there.data.ctrl[:] = action[0]
+            there.step()
+            states = world.step(states, action)
+        assert np.allclose(states[0], np.concatenate([there.data.qpos, there.data.qvel]), atol=1e-5)
+
+
+def test_the_expert_of_either_arm_holds_its_goal() -> None:
+    pytest.importorskip("mujoco")
+    world, rng = make_world({"name": "reacher", "arm": "dm_control"}), np.random.default_rng(0)
+    assert world.names == ("joint0", "joint1", "v_joint0", "v_joint1") and world.settable
+    states = world.reset(10, rng)
+    goals = world.goals(states, rng)
+    assert (goals[:, 2:] == 0).all()
+    expert = make_policy("expert", world).aim(goals)  # type: ignore[attr-defined]
+    for _ in range(150):
+        states = world.step(states, expert.act(states, rng))
+    assert world.reached(states, goals).mean() >= 0.9
 
 
 def test_pointmaze_shows_the_ball_where_the_state_says_and_walls_stop_it() -> None:
