@@ -85,6 +85,27 @@ class Door(Expert):
         return goals
 
 
+class Straight(WorldPolicy):
+    """Runs straight ahead at any speed, into walls too, and turns to a new heading every twelfth step or so.
+
+    Half of the headings lead towards the other room. A walk seldom leans on a wall and an expert never does, so that
+    without these a model learns that a wall is no obstacle.
+    """
+
+    turn = 1 / 12
+
+    def begin(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        n = len(states)
+        across = np.where(states[:, 0] < states[:, 2], 0.0, np.pi) + rng.uniform(-1, 1, n)
+        return np.where(rng.random(n) < 0.5, across, rng.uniform(0, 2 * np.pi, n))
+
+    def choose(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        assert self.memory is not None
+        n = len(states)
+        self.memory = np.where(rng.random(n) < self.turn, self.begin(states, rng), self.memory)
+        return towards(self.memory + 0.1 * rng.standard_normal(n), self.world.high[0] * rng.uniform(0.3, 1, n))
+
+
 class Mixed(WorldPolicy):
     """Half of the worlds `walk`, the other half go back and forth by `door`: everywhere is seen, and the door often."""
 
@@ -113,6 +134,12 @@ class Rounds(Mixed):
     """
 
     parts = ((Door, 1 / 3), (Walk, 1 / 3), (Expert, 1 / 3))
+
+
+class Bumps(Mixed):
+    """A third each of `door`, `expert` and `straight`: the way through, the way round, and what a wall is."""
+
+    parts = ((Door, 1 / 3), (Expert, 1 / 3), (Straight, 1 / 3))
 
 
 def waypoint(world: Any, states: np.ndarray, goals: np.ndarray) -> np.ndarray:

@@ -92,6 +92,8 @@ class TwoRooms(StateWorld):
         "door": "openjepa.worlds.rooms_policies:Door",
         "mixed": "openjepa.worlds.rooms_policies:Mixed",
         "rounds": "openjepa.worlds.rooms_policies:Rounds",
+        "straight": "openjepa.worlds.rooms_policies:Straight",
+        "bumps": "openjepa.worlds.rooms_policies:Bumps",
     }
 
     def __init__(self, cfg: TwoRoomsConfig) -> None:

@@ -255,6 +255,23 @@ def test_windows_of_the_door_policy_are_rich_in_crossings() -> None:
     assert crossings("rounds").any(0).mean() > crossings("mixed").any(0).mean() + 0.1  # more worlds seen on both sides
 
 
+def test_who_runs_straight_leans_on_the_wall() -> None:
+    def stopped(policy: str) -> float:
+        """Share of the steps that a wall cuts short by half or more."""
+        w, rng = world(), np.random.default_rng(0)
+        s, p, share = w.reset(200, rng), make_policy(policy, w), []
+        for _ in range(60):
+            a = p.act(s, rng)
+            after = w.step(s, a)
+            share.append(np.linalg.norm(after - s, axis=-1) < 0.5 * np.linalg.norm(a, axis=-1))
+            s = after
+        return float(np.mean(share))
+
+    assert stopped("straight") > 0.2 and stopped("expert") < 0.02
+    assert stopped("bumps") > 1.5 * stopped("rounds")
+    assert crossings("bumps").any(0).mean() > 0.6
+
+
 def test_the_expert_reaches_given_goals_and_stays() -> None:
     w = world()
     rng = np.random.default_rng(0)
