@@ -30,7 +30,8 @@ them. `side_by_side` is that; `model` feeds a prediction back at once, as its pa
 true frame. The number to hold against 0.607 is `side_by_side`, and `model` beside it.
 
 Measured beside it: the true future (what the head could get if prediction were perfect), copy-last (the last seen
-encoding stands for all to come), and a pixel predictor: the same networks and roll-out, with the loss on pixels.
+encoding stands for all to come), and a pixel predictor: the same networks and roll-out, with the loss on pixels, its
+imagined frames drawn and encoded again before the head sees them.
 `drift` is mean |z_hat - z|^2 / mean |z - mean z|^2 per horizon: 0 is perfect, 1 what the mean would get.
 """
 
@@ -109,7 +110,10 @@ def measured(model: Rollout, head: LocationHead, clips: Tensor, cells: Tensor, d
     for part, truth in zip(clips.split(TOGETHER), cells.split(TOGETHER), strict=True):
         z = model.encode(part[:, :, None].to(device).float() / 255)
         steps = part.shape[1] - CONTEXT
-        futures, passes = model.futures(z, steps, steps)[:COUNTED], model.futures_side_by_side(z, steps)
+        futures, passes = (
+            [model.seen_again(x) for x in found[:COUNTED]]
+            for found in (model.futures(z, steps, steps), model.futures_side_by_side(z, steps))
+        )
         first, second, count = first + z.sum((0, 1)), second + z.square().sum((0, 1)), count + z.shape[0] * z.shape[1]
         rows: dict[str, list[float]] = {name: [] for name in aps}
         for k, future in enumerate(futures):

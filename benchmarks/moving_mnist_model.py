@@ -139,6 +139,13 @@ class Rollout(nn.Module):
             before = torch.cat([z[:, :CONTEXT], after], 1)
         return found
 
+    def seen_again(self, future: Tensor) -> Tensor:
+        """Imagined maps (B, n, D, 8, 8) as the encoder would see them: what was learned on pixels is drawn and encoded
+        again, since nothing asks its imagined maps to be encodings; of the latent objective, as they are."""
+        if self.decoder is None:
+            return future
+        return self.encode(self.decoder(future.flatten(0, 1)).sigmoid().unflatten(0, future.shape[:2]))
+
     def losses(self, clips: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         z = self.encode(clips)
         futures = self.futures(z, min(self.steps, clips.shape[1] - CONTEXT), self.starts)

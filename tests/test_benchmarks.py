@@ -129,3 +129,13 @@ def test_a_code_of_where_a_cell_lies_does_not_count_as_spread(monkeypatch: pytes
     monkeypatch.setattr(model, "encode", lambda clips: 2 * torch.randn(*clips.shape[:2], 4, 8, 8))
     _, terms = model.losses(torch.zeros(3, 10, 1, 64, 64))
     assert terms["variance"] < 0.1
+
+
+def test_what_was_learned_on_pixels_is_read_through_its_pictures() -> None:
+    model = Rollout("pixels", dim=4, width=8, blocks=1).eval()
+    maps = torch.randn(2, 3, 4, 8, 8)
+    with torch.no_grad():
+        drawn = model.decoder(maps.flatten(0, 1)).sigmoid().unflatten(0, (2, 3))  # type: ignore[misc]
+        assert drawn.shape == (2, 3, 1, 64, 64)
+        torch.testing.assert_close(model.seen_again(maps), model.encode(drawn))
+    assert Rollout("latent", dim=4, width=8, blocks=1).seen_again(maps) is maps
