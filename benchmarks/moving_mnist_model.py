@@ -70,13 +70,14 @@ class Step(nn.Module):
 
 
 class Pictures(nn.Module):
-    """Maps (B, D, 8, 8) -> logits of frames (B, 1, 64, 64)."""
+    """Maps (B, D, 8, 8) -> logits of frames (B, 1, 64, 64). No norm over the batch, for the reason of `Step`."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            conv(dim, width, 3), BatchNorm(width), nn.ReLU(), nn.Conv2d(width, 64, 1), nn.PixelShuffle(8)
-        )
+            nn.Conv2d(dim, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(width, 64, 1), nn.PixelShuffle(8),
+        )  # fmt: skip
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.net(maps)
