@@ -48,12 +48,14 @@ from openjepa.methods import METHODS
 from openjepa.probe.intervals import t_interval
 from openjepa.probe.localise import average_precision
 from openjepa.probe.ridge import ridge
+from openjepa.probe.trajectory import MOST
 from openjepa.train import execute
 from openjepa.train.opening import open_data
 from openjepa.train.run import RunConfig
 
 FRAMES = 20_000  # single frames that I-JEPA learns from
 KINDS = ("linear", "motion", "order")
+SUBJECTS = {"vjepa": "V-JEPA", "ijepa": "I-JEPA, frame by frame", "pixels": "pixels", "init": "init"}
 
 
 def videos(args: argparse.Namespace) -> RunConfig:
@@ -127,6 +129,9 @@ def presence(sides: tuple[Seen, Seen], digits: list[np.ndarray]) -> dict:
     held = [np.stack([(d == k).any(1) for k in range(10)], 1) for d in shown]
     a, b = (torch.from_numpy(h).float() for h in held)
     z = [f.z.flatten(1) if sides[0].subject.plain else f.z.mean(1) for f in features]
+    if min(z[0].shape) > MOST:  # what the ridge takes; evenly drawn, as for `trajectory`
+        kept = torch.linspace(0, len(a) - 1, MOST).round().long()
+        z[0], a = z[0][kept], a[kept]
     scored = average_precision(ridge(z[0], a)(z[1]).T, b.T).tolist()
     low, high = t_interval(scored)
     return {"value": statistics.fmean(scored), "low": low, "high": high, "n": len(b), "each": scored}
@@ -149,9 +154,10 @@ def table(args: argparse.Namespace) -> dict:
     asked = CompareRequest.model_validate({"data": given, "kinds": args.kinds, "batch_size": 16, "device": "cpu"})
     main = of_run(first, "auto", torch.device("cpu"))
     on, found = both_sides(first, asked, main), {}
-    for item in (first, second, "pixels", "init"):
+    for name in args.subjects:
+        item = {"vjepa": first, "ijepa": second}.get(name, name)
         one = subject(item, first, "auto", torch.device("cpu"))
-        name = item if isinstance(item, str) else "V-JEPA" if item is first else "I-JEPA, frame by frame"
+        name = SUBJECTS[name]
         begin = time.process_time()
         found[name] = row(one, on, asked) | {"core_minutes": round((time.process_time() - begin) / 60, 2)}
         print(name, {k: round(v.get("accuracy", v.get("r2", v.get("value", 0.0))), 3)
@@ -173,6 +179,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--clips", type=int, default=None, help="drawn clips of each side; by default 5,000 and 2,000")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
+    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="rows of the table")
     parser.add_argument("--out", default="runs/moving-mnist-video")
     parser.add_argument("--part", default="all", help="name of this part in the results file")
     args = parser.parse_args()
