@@ -70,7 +70,7 @@ def micro_batch(net: nn.Module, *, last: bool) -> Iterator[None]:
 
 def whole_weights(method: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers, on the CPU. Every process must call it; only the first is sure to receive them."""
-    return {name: whole(x).cpu() for name, x in method.state_dict().items()}
+    return {name: whole(x) for name, x in method.state_dict().items()}
 
 
 def whole_optimizer(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -81,13 +81,13 @@ def whole_optimizer(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 
 def whole(x: Any) -> Any:
-    """A tensor that is split over the processes, put together on the first; anything else as it is.
+    """A tensor, on the CPU; one that is split over the processes put together, on the first. Anything else as it is.
 
     Rows go by a plain `all_gather` that has ended when it returns. torch's own gathering of states leaves them to
     asynchronous collectives, in which a process on gloo once crashed (SIGSEGV, torch 2.13).
     """
     if not isinstance(x, DTensor):
-        return x.detach() if isinstance(x, Tensor) else x
+        return x.detach().cpu() if isinstance(x, Tensor) else x
     mine, world = x.to_local().detach(), x.device_mesh.size()
     rows = -(-x.shape[0] // world)  # shards are those of torch.chunk: the last ones may be short or empty
     padded = mine.new_zeros(rows, *x.shape[1:])

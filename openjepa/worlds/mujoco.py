@@ -33,14 +33,15 @@ class Reacher(GymWorld):
     """An arm of two links in the plane, moved by torques: Gymnasium's Reacher-v5, or that of dm_control.
 
     state     joint0, joint1 (rad), for Gymnasium's also target_x, target_y (m), and the velocities of all
-    reset     any pose: joint0 all round, joint1 within 2.8 rad, slowly moving
+    reset     any pose: joint0 all round, joint1 within 2.8 rad (dm_control's: 2.6), slowly moving
     goals     another pose at rest, the target where it is; reached when each joint is within `tolerance` (as in LeWM)
     distance  the larger of the two angles, radians
     """
 
     Config = ReacherConfig
     scripted = {"expert": "openjepa.worlds.mujoco_experts:ReacherExpert"}
-    bend: ClassVar[float] = 2.8  # the second joint stops at 3 rad, dm_control's at 2.79
+    # The second joint stops at 3 rad and at 2.79 rad.
+    bends: ClassVar[dict[str, float]] = {"gymnasium": 2.8, "dm_control": 2.6}
 
     def environment(self) -> str:
         return "Reacher-v5"
@@ -78,7 +79,8 @@ class Reacher(GymWorld):
         return goals
 
     def poses(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        return np.stack([rng.uniform(-np.pi, np.pi, n), rng.uniform(-self.bend, self.bend, n)], -1)
+        bend = self.bends[self.cfg.arm]
+        return np.stack([rng.uniform(-np.pi, np.pi, n), rng.uniform(-bend, bend, n)], -1)
 
     def distance(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         gap = self.check(states)[:, :2] - self.check(goals)[:, :2]

@@ -9,7 +9,7 @@ import numpy as np
 from openjepa.worlds.gym import import_gymnasium
 
 # Lengths in m, angles in degrees; torque is 0.05 N m at full action. Masses follow from volumes at 1000 kg/m^3.
-# Facts from dm_control's suite (reacher.xml): no contacts, no gravity to speak of (the arm lies flat), Euler, 20 ms.
+# Facts from dm_control's suite (reacher.xml): no contacts, joints along gravity (the arm lies flat), Euler, 20 ms.
 ARM = """
 <mujoco>
   <option timestep="0.02"><flag contact="disable"/></option>
