@@ -16,7 +16,7 @@ from openjepa.app.planning import plan_run
 from openjepa.app.report import read_run, report
 from openjepa.app.requests import DemoRequest, LookRequest, PlanRequest
 from openjepa.app.runs import Run
-from openjepa.app.settings import resolve
+from openjepa.app.settings import free_folder, resolve
 from openjepa.app.subjects import Sides, Subject, labelled, of_run, pixels, untrained
 from openjepa.app.training import start
 from openjepa.data.config import DataConfig
@@ -30,7 +30,7 @@ WORLD, ROOM, EPISODES = "one-room-pldm", "one-room", 100
 
 def show(asked: DemoRequest) -> dict[str, Any]:
     """Train both, measure, judge, report. Returns plain values; OUT/demo.json and OUT/report.html hold them too."""
-    out, begin = Path(asked.out), time.perf_counter()
+    out, begin = Path(asked.out or free_folder("demo")), time.perf_counter()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out must be a new or empty folder, got {out}. Remove it, or do openjepa demo out=OTHER.")
     healthy, sick = (trained(name, out / folder, asked) for name, folder in ((HEALTHY, "lejepa"), (SICK, "collapse")))

@@ -188,7 +188,9 @@ class DemoRequest(Config):
     """LeJEPA on handwritten digits beside a run that is made to collapse, measured and reported."""
 
     shorthand: ClassVar[str] = "out"
-    out: str = "runs/demo"
+    out: str | None = Field(
+        None, description="a new folder; by default runs/demo, or runs/demo-2 and so on if that exists"
+    )
     tiny: bool = Field(False, description="twenty steps: shows the course, not the numbers")
     seed: int = 0
     resamples: int = Field(20, ge=2, description="draws of the labelled digits, for the intervals")

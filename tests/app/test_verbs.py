@@ -283,15 +283,23 @@ def test_layers_and_pooling_change_the_features(runs: dict[str, Path]) -> None:
     assert of_run(run, "auto", torch.device("cpu")).name == str(run.path)
 
 
-def test_demo_at_its_smallest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = call(capsys, "demo", f"out={tmp_path / 'demo'}", "--tiny", "resamples=3", "device=cpu")
+def test_demo_at_its_smallest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = tmp_path / "runs/demo"  # an earlier demo, which stays as it is
+    first.mkdir(parents=True)
+    said = call(capsys, "demo", "--tiny", "resamples=3", "device=cpu")
+    assert not any(first.iterdir())
+    (tmp_path / "runs/demo-2").rename(tmp_path / "demo")
     for word in ("LeJEPA features", "raw pixels", "untrained", "planner on the true simulator", "Report: "):
         assert word in said
     found = json.loads((tmp_path / "demo/demo.json").read_text())
     assert set(found["table"]["raw pixels"]) == {"1", "5", "10"}
     assert (tmp_path / "demo/report.html").stat().st_size > 20_000
     assert set(found["world"]["rows"]) == {"model", "simulator", "goal_is_start", "zero", "random"}
-    assert Path(found["world"]["film"]).stat().st_size > 1000 and Path(found["world"]["report"]).is_file()
+    film, page = (Path(found["world"][key]).relative_to("runs/demo-2") for key in ("film", "report"))
+    assert (tmp_path / "demo" / film).stat().st_size > 1000 and (tmp_path / "demo" / page).is_file()
     with pytest.raises(ValueError, match="new or empty folder"):
         openjepa.demo(out=tmp_path / "demo")
 
