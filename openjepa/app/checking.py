@@ -66,6 +66,11 @@ def check_videos(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[s
     return check_clips(parse(ClipConfig, {**given, **rest}), **cut).as_dict()
 
 
+def about(path: str | Path | tuple[()], asked: InfoRequest) -> dict[str, Any]:
+    """What lies at `path`, or without one what this machine is."""
+    return about_checkpoint(Path(path), asked) if path else about_machine()
+
+
 def about_machine() -> dict[str, Any]:
     """Versions, processors and devices: what a report of a fault needs. Nothing is sent anywhere."""
     from openjepa.train.environment import environment
@@ -87,7 +92,7 @@ def installed(name: str) -> str | None:
 def about_checkpoint(path: Path, asked: InfoRequest | None = None) -> dict[str, Any]:
     """What a run, a checkpoint folder, an exported folder or a single file of weights holds."""
     from openjepa.interop.checkpoint import by_part, foreign
-    from openjepa.interop.layouts.loading import about
+    from openjepa.interop.layouts import loading
     from openjepa.interop.layouts.record import Asked
 
     asked = asked or InfoRequest()
@@ -96,7 +101,7 @@ def about_checkpoint(path: Path, asked: InfoRequest | None = None) -> dict[str, 
         raise ValueError(f"info must be given a run, a checkpoint or a file of weights, got {path}. Check the path.")
     if foreign(path) is not None:
         told = Asked(asked.weights, by_part(asked.heads), by_part(asked.depth), asked.size, asked.frames)
-        return about(path, told, asked.family)
+        return loading.about(path, told, asked.family)
     given = sorted(asked.model_fields_set)
     if given:
         raise ValueError(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from openjepa.app import text
+from openjepa.app.guard import guarded
 
 JSON = Annotated[bool, typer.Option("--json", help="Print what the verb returned, as JSON.")]
 DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -276,12 +277,9 @@ def asked(
         return stop_with_help(ctx, verb_help(verb))
     if subject is None:
         raise ValueError(f"{verb} must be given a run folder, got none. See openjepa {verb} --help.")
-    from openjepa.app import verbs
-    from openjepa.app.requests import REQUESTS
-    from openjepa.config import nest, parse
+    from openjepa.app.answers import answer
 
-    request = parse(REQUESTS[verb], nest(settings or ()))
-    return show(verb, verbs.ANSWERS[verb](subject, request), json_)
+    return show(verb, answer(verb, subject, settings or ()), json_)
 
 
 def leading_name(words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -311,44 +309,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(guarded(lambda: app(words, prog_name="openjepa", standalone_mode=False), debug="--debug" in words))
-
-
-def guarded(command: Callable[[], Any], *, debug: bool) -> int:
-    """The exit code of `command`; what it raises becomes one line."""
-    try:
-        code = command()
-        return code if isinstance(code, int) else 0
-    except typer.Exit as e:
-        return e.exit_code
-    except typer.Abort:
-        return fail("interrupted", 130)
-    except KeyboardInterrupt:
-        return fail("interrupted", 130)
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        sys.stderr.close()
-        return 0
-    except Exception as error:
-        if debug:
-            raise
-        return fail(*explained(error))
-
-
-def explained(error: Exception) -> tuple[str, int]:
-    """One line and the exit code for an error."""
-    if isinstance(error, typer.BadParameter.__bases__[0].__bases__[0]):  # typer's own: unknown verb or option
-        return f"{error.format_message()} See openjepa --help.", 2  # type: ignore[attr-defined]
-    if type(error).__name__ == "ValidationError":
-        from openjepa.config import explain
-
-        return explain(error), 2  # type: ignore[arg-type]
-    if isinstance(error, ValueError | FileNotFoundError):
-        return str(error), 2
-    failure = sys.modules.get("openjepa.train.failure")
-    if isinstance(error, OSError | ImportError) or (failure and isinstance(error, failure.RunFailed)):
-        return str(error), 1
-    return f"{type(error).__name__}: {error}. This is a fault of ours: run again with --debug and report it.", 1
-
-
-def fail(line: str, code: int) -> int:
-    typer.echo(f"openjepa: {' '.join(line.split())}", err=True)
-    return code

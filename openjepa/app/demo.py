@@ -28,7 +28,7 @@ HEALTHY, SICK = "digits-lejepa", "digits-collapse"
 WORLD, ROOM, EPISODES = "one-room-pldm", "one-room", 100
 
 
-def show(asked: DemoRequest) -> dict[str, Any]:
+def show(_: tuple[()], asked: DemoRequest) -> dict[str, Any]:
     """Train both, measure, judge, report. Returns plain values; OUT/demo.json and OUT/report.html hold them too."""
     out, begin = Path(asked.out or free_folder("demo")), time.perf_counter()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

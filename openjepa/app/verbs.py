@@ -10,15 +10,14 @@ Settings that are not given keep their defaults. Everything heavy is imported wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openjepa.app.answers import answer, as_run, request
 from openjepa.app.names import list_names as list_names
-from openjepa.app.requests import REQUESTS
 from openjepa.app.runs import Run
 from openjepa.app.settings import resolve
-from openjepa.config import nest, parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,7 +117,7 @@ def probe(
         "data": data, "test": test, "kinds": kinds, "masks": None if masks is None else str(masks), "layers": layers,
         "pooling": pooling, "weights": weights, "seed": seed, "batch_size": batch_size, "device": device, "name": name,
     }  # fmt: skip
-    return ANSWERS["probe"](run, request("probe", given))
+    return answer("probe", run, given)
 
 
 def embed(
@@ -154,7 +153,7 @@ def embed(
 def look(run: str | Path | Run, out: str | Path | None = None, *, data: Any = None) -> dict[str, Any]:
     """Write the health report of a run (one HTML file, no network) and return its path and the verdict."""
     given = {"out": None if out is None else str(out), "data": data}
-    return ANSWERS["look"](run, request("look", given))
+    return answer("look", run, given)
 
 
 def compare(
@@ -175,14 +174,14 @@ def compare(
         "data": data, "test": test, "kinds": kinds, "layers": layers, "pooling": pooling, "weights": weights,
         "seed": seed, "batch_size": batch_size, "device": device, "out": None if out is None else str(out),
     }  # fmt: skip
-    return ANSWERS["compare"](items, request("compare", given))
+    return answer("compare", items, given)
 
 
 def export(
     run: str | Path | Run, to: str | Path, *, format: str | None = None, weights: str | None = None
 ) -> dict[str, Any]:
     """Write the encoder for other programs: "openjepa", "hf" (transformers) or "onnx". Returns what was written."""
-    return ANSWERS["export"](run, request("export", {"to": str(to), "format": format, "weights": weights}))
+    return answer("export", run, {"to": str(to), "format": format, "weights": weights})
 
 
 def collect(
@@ -207,7 +206,7 @@ def collect(
     18
     """
     given = {"out": str(out), "episodes": episodes, "steps": steps, "policy": policy, "seed": seed, "world": settings}
-    return ANSWERS["collect"](world, request("collect", given))
+    return answer("collect", world, given)
 
 
 def plan(
@@ -245,7 +244,7 @@ def plan(
         "out": None if out is None else str(out), "device": device, "cost": cost, "pairs": pairs,
         "ahead": ahead, "budget": budget, "tolerance": tolerance, "ceiling": ceiling,
     }  # fmt: skip
-    return ANSWERS["plan"](run, request("plan", given))
+    return answer("plan", run, given)
 
 
 def data_check(path: str | Group, *, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -270,7 +269,7 @@ def info(
     The keywords are the fields of `openjepa.app.requests.InfoRequest`, for checkpoints of others.
     """
     given = {"family": family, "weights": weights, "heads": heads, "depth": depth, "size": size, "frames": frames}
-    return ANSWERS["info"](path or (), request("info", given))
+    return answer("info", path or (), given)
 
 
 def demo(
@@ -284,80 +283,4 @@ def demo(
     """LeJEPA on handwritten digits beside a run made to collapse: trained, measured, judged, reported."""
     given = {"out": None if out is None else str(out), "tiny": tiny, "seed": seed, "resamples": resamples,
              "device": device}  # fmt: skip
-    return ANSWERS["demo"]((), request("demo", given))
-
-
-def request(verb: str, given: Group) -> Any:
-    """The checked settings of a verb; None stands for "not given"."""
-    return parse(REQUESTS[verb], nest({k: v for k, v in given.items() if v is not None}))
-
-
-def as_run(run: str | Path | Run) -> Run:
-    return run if isinstance(run, Run) else Run(run)
-
-
-def _probe(run: Any, asked: Any) -> dict[str, Any]:
-    from openjepa.app.measuring import probe_run
-
-    return probe_run(as_run(run), asked)
-
-
-def _embed(run: Any, asked: Any) -> dict[str, Any]:
-    from openjepa.app.embedding import embed_run
-
-    return embed_run(as_run(run), asked)
-
-
-def _look(run: Any, asked: Any) -> dict[str, Any]:
-    from openjepa.app.looking import look_at
-
-    return look_at(as_run(run), asked)
-
-
-def _compare(items: Any, asked: Any) -> dict[str, Any]:
-    from openjepa.app.measuring import compare_items
-
-    return compare_items(items, asked)
-
-
-def _export(run: Any, asked: Any) -> dict[str, Any]:
-    from openjepa.app.exporting import export_run
-
-    return export_run(as_run(run), asked)
-
-
-def _collect(world: Any, asked: Any) -> dict[str, Any]:
-    from openjepa.app.collecting import collect_world
-
-    return collect_world(world, asked)
-
-
-def _plan(run: Any, asked: Any) -> dict[str, Any]:
-    from openjepa.app.planning import plan_run
-
-    return plan_run(as_run(run), asked)
-
-
-def _demo(_: Any, asked: Any) -> dict[str, Any]:
-    from openjepa.app.demo import show
-
-    return show(asked)
-
-
-def _info(path: Any, asked: Any) -> dict[str, Any]:
-    from openjepa.app.checking import about_checkpoint, about_machine
-
-    return about_machine() if not path else about_checkpoint(Path(path), asked)
-
-
-ANSWERS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {  # verb -> (subject, checked settings) -> plain values
-    "probe": _probe,
-    "embed": _embed,
-    "look": _look,
-    "compare": _compare,
-    "export": _export,
-    "demo": _demo,
-    "collect": _collect,
-    "plan": _plan,
-    "info": _info,
-}
+    return answer("demo", (), given)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from openjepa.app.cli import guarded, main
+from openjepa.app.cli import main
+from openjepa.app.guard import guarded
 
 VERBS = [
     ["train"],

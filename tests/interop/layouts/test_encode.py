@@ -146,7 +146,7 @@ def test_info_is_told_what_the_file_does_not_say(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert not ended.value.code and "encoder  4" in printed
     with pytest.raises(ValueError, match="Did you mean 'heads'"):
-        openjepa.app.verbs.request("info", {"head": 2})
+        openjepa.app.answers.request("info", {"head": 2})
     with pytest.raises(ValueError, match="heads must be left out for what is no checkpoint of others"):
         openjepa.info(tmp_path, heads=2)
 
