@@ -13,6 +13,7 @@ from openjepa.nn.convnext import SHAPES, build_convnext
 from openjepa.nn.encoder import Encoder, pool
 from openjepa.nn.heads import AttentiveHead, LinearHead, Projector
 from openjepa.nn.impala import build_convnet_lean, build_impala
+from openjepa.nn.keypoints import build_keypoints
 from openjepa.nn.layers import BatchNorm
 from openjepa.nn.predictor import MaskedPredictor
 from openjepa.nn.vit import SIZES, ViT, build_vit
@@ -24,6 +25,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "convnet_tiny": build_convnet_tiny,
     "convnet_lean": build_convnet_lean,
     "impala": build_impala,
+    "keypoints": build_keypoints,
 }
 
 

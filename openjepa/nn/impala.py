@@ -62,7 +62,7 @@ def build_impala(cfg: EncoderConfig, *, size: int, channels: int) -> ConvEncoder
     stages = [ImpalaStage(a, b, units) for a, b in zip((channels, *widths), widths, strict=False)]
     side = -(-size // 8)
     net = ConvEncoder(nn.Identity(), stages, Finish(widths[-1]), dim=widths[-1], side=side, smallest=1)
-    return _initialised(net)
+    return initialised(net)
 
 
 class LeanStage(nn.Module):
@@ -86,17 +86,23 @@ def build_convnet_lean(cfg: EncoderConfig, *, size: int, channels: int) -> ConvE
     """
     cfg.refuse("patch", "pos", "cls", "registers", "heads", "stem", "drop_path")
     width, units = cfg.width or 32, (cfg.depth or 1) - 1
-    stride = 4 if size >= 48 else 2 if size >= 16 else 1
-    stem = nn.Sequential(conv(channels, width, {4: 7, 2: 5, 1: 3}[stride], stride), group_norm(width), nn.ReLU(True))
-    stages, side = list[nn.Module](), -(-size // stride)
+    stem, side = lean_stem(channels, width, size)
+    stages = list[nn.Module]()
     while not stages or side > 9:
         wider = min(2 * width, max(64, width))
         stages.append(LeanStage(width, wider, units))
         width, side = wider, -(-side // 2)
-    return _initialised(ConvEncoder(stem, stages, nn.Identity(), dim=width, side=side, smallest=1))
+    return initialised(ConvEncoder(stem, stages, nn.Identity(), dim=width, side=side, smallest=1))
 
 
-def _initialised(net: ConvEncoder) -> ConvEncoder:
+def lean_stem(channels: int, width: int, size: int) -> tuple[nn.Sequential, int]:
+    """A convolution of stride 4 (2 below 48 pixels, 1 below 16), group norm and ReLU; and the side of its map."""
+    stride = 4 if size >= 48 else 2 if size >= 16 else 1
+    first = conv(channels, width, {4: 7, 2: 5, 1: 3}[stride], stride)
+    return nn.Sequential(first, group_norm(width), nn.ReLU(True)), -(-size // stride)
+
+
+def initialised(net: ConvEncoder) -> ConvEncoder:
     for m in net.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, mode="fan_in", nonlinearity="relu")
