@@ -9,6 +9,8 @@ from torch import Tensor
 
 from openjepa.app.dreaming import Dreamer
 from openjepa.app.world_probe import learnt_latents, state_readout
+from openjepa.data.episodes import Episodes, open_episodes
+from openjepa.data.episodes.config import EpisodeConfig
 from openjepa.nn.reach import ReachHead
 from openjepa.plan.agent import Heads
 from openjepa.plan.cost import CostConfig
@@ -55,5 +57,23 @@ def state_probe(found: Dreamer) -> Callable[[Tensor], Tensor]:
 
 
 def step_counter(found: Dreamer, cfg: ReachConfig) -> ReachHead:
-    """The learned distance, see `openjepa.plan.reach`, on training episodes."""
-    return fit_reach(learnt_latents(found, cfg.latents), cfg).to(found.device)
+    """The learned distance, see `openjepa.plan.reach`, on training episodes or on fresh ones of `cfg.policy`."""
+    fresh = None if cfg.policy is None else acted(found, cfg.policy)
+    return fit_reach(learnt_latents(found, cfg.latents, fresh), cfg).to(found.device)
+
+
+def acted(found: Dreamer, policy: str) -> Episodes:
+    """As many episodes as the run has, as long and in the same world, with another policy."""
+    own = found.preprocess.get("world")
+    if not own:
+        raise ValueError(
+            f"cost.reach.policy must have a world to act in, got {policy!r} for {found.run.path}, whose episodes came "
+            "without one. Leave it out."
+        )
+    world, mine = dict(own), found.episodes.lengths
+    return open_episodes(
+        EpisodeConfig(
+            path=world.pop("name"), world=world, policy=policy, obs=found.data.obs, episodes=len(mine),
+            steps=max(1, int(mine.max()) - 1), seed=found.data.seed, cache_dir=found.data.cache_dir,
+        )
+    )  # fmt: skip

@@ -137,13 +137,14 @@ def state_readout(found: Dreamer) -> tuple[Readout | None, tuple[int, ...]]:
     return fitted(episodes, rows, z)[0], tuple(z.shape[1:])
 
 
-def learnt_latents(found: Dreamer, frames: int) -> Latents:
-    """Whole training episodes, about so many frames of them at most, encoded; neighbours are a model step apart.
+def learnt_latents(found: Dreamer, frames: int, episodes: Episodes | None = None) -> Latents:
+    """Whole training episodes (or `episodes`), about so many frames of them at most, encoded; neighbours are a model
+    step apart.
 
     With `skip` world steps to a model step, an episode becomes `skip` of them, one from each of its first frames.
     """
-    seen = Seen(found, found.episodes, Scale.from_dict(found.preprocess), 256)
-    chosen = found.episodes.keep(found.split.train)
+    chosen = found.episodes.keep(found.split.train) if episodes is None else episodes
+    seen = Seen(found, chosen, Scale.from_dict(found.preprocess), 256)
     chosen = chosen.keep(np.flatnonzero(chosen.lengths > found.skip))
     size = seen.encode(chosen.rows()[:1])[0].numel()
     most = max(1, int(min(frames, NUMBERS // size) / float(chosen.lengths.mean())))

@@ -118,6 +118,8 @@ class Protocol(Config):
         values = self.model_dump(mode="json")
         if values["cost"]["goal"] != "steps":
             del values["cost"]["reach"]
+        elif values["cost"]["reach"]["policy"] is None:
+            del values["cost"]["reach"]["policy"]
         for group, name in ((values, "judge"), (values["cost"], "goal"), (values["cost"], "doubt")):
             if group[name] in (None, "latent", 0.0):  # settings of later make no protocol another one by being there
                 del group[name]

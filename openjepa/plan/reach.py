@@ -24,6 +24,9 @@ class ReachConfig(Config):
     offset     steps beyond which it does not matter how far things are
     slack      root mean square by which neighbours may be further apart than one step
     latents    at most so many frames are encoded, whole episodes
+    policy     learn it from fresh episodes of this policy, as many and as long as the run's own, in the run's world.
+               None: from the run's own. What it can learn is what somebody did: one that crosses from room to room all
+               the time teaches the way round, one that runs into walls teaches little of it
     """
 
     width: int = Field(256, ge=8)
@@ -37,6 +40,7 @@ class ReachConfig(Config):
     offset: float = Field(60.0, gt=0)
     slack: float = Field(0.25, gt=0)
     latents: int = Field(100_000, ge=2)
+    policy: str | None = None
     seed: int = 0
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import openjepa
+from openjepa.app.cost_heads import acted
+from openjepa.app.dreaming import dreamer
 
 pytest.importorskip("gymnasium", reason="install openjepa[worlds]")
 SEARCH = {"horizon": 4, "samples": 16, "iterations": 2}
@@ -41,11 +45,26 @@ def test_goals_are_from_held_out_episodes_and_the_rule_is_told(run: openjepa.Run
         run.plan(protocol=folder / "protocol.json", ahead=3)
 
 
-@pytest.mark.parametrize("cost", [{"goal": "state"}, {"goal": "steps", "reach": {"steps": 10}}, {"doubt": 1.0}])
+STEPS = {"goal": "steps", "reach": {"steps": 10}}
+
+
+@pytest.mark.parametrize("cost", [{"goal": "state"}, STEPS, {"doubt": 1.0}])
 def test_other_costs_change_the_plan(run: openjepa.Run, tmp_path: Path, cost: dict[str, object]) -> None:
     kind = {"planner": CEM, "episodes": 2, "ahead": 5, "controls": [], "films": 0}
     usual, other = (run.plan(**kind, cost=c, out=tmp_path / n)["rows"]["model"] for c, n in (({}, "a"), (cost, "b")))
     assert usual["distance"] != other["distance"]
+
+
+def test_steps_are_counted_on_episodes_of_another_policy(run: openjepa.Run, tmp_path: Path) -> None:
+    found = dreamer(run, torch.device("cpu"))
+    still = acted(found, "zero")
+    assert len(still) == 20 and set(still.lengths.tolist()) == {31} and not np.any(still.action)
+    kind = {"planner": CEM, "episodes": 2, "ahead": 5, "controls": [], "films": 0}
+    costs = {"own": STEPS, "still": {**STEPS, "reach": {"steps": 10, "policy": "zero"}}}
+    own, other = (run.plan(**kind, cost=c, out=tmp_path / n)["rows"]["model"] for n, c in costs.items())
+    assert own["distance"] != other["distance"]
+    with pytest.raises(ValueError, match="must have a world to act in"):
+        acted(replace(found, preprocess={**found.preprocess, "world": None}), "zero")
 
 
 def test_a_goal_that_is_shown(run: openjepa.Run, tmp_path: Path) -> None:
