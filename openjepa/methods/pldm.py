@@ -19,6 +19,7 @@ from openjepa.methods.base import Method
 from openjepa.nn import EncoderConfig
 from openjepa.nn.causal import CausalStep
 from openjepa.nn.ensemble import Ensemble, Member
+from openjepa.nn.replay import Replay
 from openjepa.nn.state import GRUStep, InverseModel, MLPStep
 from openjepa.nn.vector import VectorHead, build_observer
 
@@ -38,6 +39,10 @@ class PLDMConfig(Config):
 
     PLDM's own weights are variance 3.98, covariance 6.92 (its scale), slowness 0.742, inverse 1.07 and variance_time
     0.245.
+
+    With `replay` = r > 0 the predictor alone also learns, at each step, from r windows of lately encoded latents for
+    every new one, all windows counting alike. Encoding is what a step costs, and to know where walls stop a dot takes
+    ten times as many windows as to see them (docs/design/0006-two-rooms.md). `memory` is how many windows are kept.
 
     A window is cut into stretches of `unroll` steps, each predicted from its first frame. `norm` ends the encoder, and
     each step of GRU and transformer, with one and the same layer norm; these need it, a residual MLP does not.
@@ -63,6 +68,8 @@ class PLDMConfig(Config):
     variance_time: float = Field(0.0, ge=0)
     sigreg: float = Field(0.0, ge=0)
     slices: int = Field(256, ge=1)
+    replay: int = Field(0, ge=0, description="windows of kept latents per new one, for the predictor alone")
+    memory: int = Field(6144, ge=1, description="windows whose latents are kept for replay")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -94,7 +101,7 @@ class PLDM(Method):
         asked = {
             "predict": 1.0, "variance": cfg.variance, "covariance": cfg.covariance / (cfg.dim - 1),
             "slowness": cfg.slowness, "inverse": cfg.inverse if space.action else 0.0,
-            "variance_time": cfg.variance_time, "sigreg": cfg.sigreg,
+            "variance_time": cfg.variance_time, "sigreg": cfg.sigreg, "replay": float(cfg.replay),
         }  # fmt: skip
         self.weights = {name: w for name, w in asked.items() if w}
         self.encoder = build_observer(cfg.encoder, space, encoder=encoder)
@@ -102,6 +109,8 @@ class PLDM(Method):
         self.head = VectorHead(self.encoder, dim=cfg.dim, pooling=pooling, norm=cfg.norm)
         self.predictor = Ensemble(partial(one_step, cfg, space.action), cfg.members)
         self.inverse = InverseModel(cfg.dim, space.action, cfg.inverse_width) if "inverse" in self.weights else None
+        kept = {"steps": cfg.window.steps, "dim": cfg.dim, "action": space.action}
+        self.memory = Replay(cfg.memory, **kept) if cfg.replay else None
 
     def losses(self, batch: Windows, clock: Clock) -> tuple[Terms, Seen]:
         z = self.encode(batch.obs.flatten(0, 1)).unflatten(0, batch.obs.shape[:2])  # (B, T, D), one pass
@@ -109,7 +118,17 @@ class PLDM(Method):
         prediction = self.futures(start, actions)  # (E, B n, K, D)
 
         terms = {"predict": mse(prediction, target.expand_as(prediction))} | self.regularisers(z, batch.action, clock)
+        if self.memory is not None:  # who only looks leaves no trace, and sees the batch in its place
+            ours = self.training
+            terms["replay"] = self.replayed(self.memory, z, batch.action, clock) if ours else terms["predict"]
         return terms, {"z": z.detach(), "prediction": prediction.detach().mean(0), "target": target.detach()}
+
+    def replayed(self, memory: Replay, z: Tensor, action: Tensor, clock: Clock) -> Tensor:
+        """The prediction term on latents as they were when they were kept, these among them; none for the encoder."""
+        memory.put(z, action)
+        start, target, actions = self.cut(*memory.draw(self.cfg.replay * len(z), clock.generator("replay")))
+        prediction = self.futures(start, actions)
+        return mse(prediction, target.expand_as(prediction))
 
     def cut(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Stretches of K steps: their first latents (B n, D), what follows (B n, K, D), and the actions (B n, K, A)."""

@@ -142,3 +142,29 @@ def test_members_agree_where_there_were_data_and_not_elsewhere() -> None:
             for start in (z, 5 * z)
         )
     assert far > 3 * near > 0
+
+
+def test_replay_teaches_the_predictor_alone() -> None:
+    method = make("pldm", replay=3, memory=20, predictor="residual", norm=False).train()
+    assert method.weights["replay"] == 3
+    first, later = dot(12, 5, 0), dot(12, 5, 1)
+    with torch.no_grad():
+        method.losses(first, Clock(0))
+        terms, _ = method.losses(later, Clock(1))
+        assert int(method.memory.count) == 24
+        z, action = method.memory.draw(36, Clock(1).generator("replay"))
+        start, target, actions = method.cut(z, action)
+        by_hand = (method.unroll(start, actions) - target).square().mean()
+    assert terms["replay"] == pytest.approx(float(by_hand), rel=1e-5) and terms["replay"] != terms["predict"]
+    terms, _ = method.losses(later, Clock(2))
+    terms["replay"].backward()
+    for part, learns in (("encoder", False), ("head", False), ("predictor", True)):
+        grads = [p.grad for p in getattr(method, part).parameters()]
+        assert all((g is not None and bool(g.any())) == learns for g in grads), part
+
+
+def test_who_only_looks_leaves_no_trace_in_replay() -> None:
+    method = make("pldm", replay=2).eval()
+    terms, _ = method.losses(dot(6, 5), Clock())
+    assert int(method.memory.count) == 0 and terms["replay"] == terms["predict"]
+    assert make("pldm").memory is None and "replay" not in make("pldm").weights

@@ -72,9 +72,13 @@ def rows(out):
     return [{k: v for k, v in row.items() if k not in ("time", "windows_per_s")} for row in found]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_resume_is_exact(tmp_path, eps, accumulate):
-    run = {"data": str(eps), "accumulate": accumulate}
+REMEMBERS = {"name": "pldm", "dim": 4, "norm": False, "predictor": "residual", "window": 3, "unroll": 2, "replay": 2,
+             "memory": 20}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "accumulate"), [({"name": "step"}, 1), ({"name": "step"}, 2), (REMEMBERS, 2)])
+def test_resume_is_exact(tmp_path, eps, method, accumulate):
+    run = {"data": str(eps), "accumulate": accumulate, "method": method}
     execute(settings(tmp_path / "whole", **run))
 
     class Enough(Exception):
