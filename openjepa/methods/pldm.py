@@ -126,7 +126,9 @@ class PLDM(Method):
     def replayed(self, memory: Replay, z: Tensor, action: Tensor, clock: Clock) -> Tensor:
         """The prediction term on latents as they were when they were kept, these among them; none for the encoder."""
         memory.put(z, action)
-        start, target, actions = self.cut(*memory.draw(self.cfg.replay * len(z), clock.generator("replay")))
+        n = self.cfg.replay * len(z)
+        drawn = memory.draw(n * clock.world, clock.generator("replay"))  # for all processes, of which these are ours
+        start, target, actions = self.cut(*(x[clock.rank * n :][:n] for x in drawn))
         prediction = self.futures(start, actions)
         return mse(prediction, target.expand_as(prediction))
 

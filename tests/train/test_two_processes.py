@@ -34,7 +34,12 @@ METHOD = {
         "views": [{"frames": 4, "stride": 1, "count": 2}, {"frames": 1}], "masks": [{"scale": (0.1, 0.1)}],
         "mask_tokens": 2, "predictor_width": 32, "predictor_depth": 1, "predictor_heads": 2,
     },
+    "pldm": {
+        "name": "pldm", "dim": 6, "norm": False, "predictor": "residual", "window": 3, "unroll": 2, "replay": 2,
+        "memory": 20,
+    },
 }  # fmt: skip
+DATA = {"vjepa21": {"path": "bouncing-shapes:32", "size": 16}, "pldm": {"path": "spring", "episodes": 12, "steps": 10}}
 
 
 def start(target, *args, world=2):
@@ -76,7 +81,7 @@ def codes(running, seconds=120):
 def picture_run(name, **changes):
     base = {
         "method": METHOD[name],
-        "data": {"path": "bouncing-shapes:32" if name == "vjepa21" else "shapes:32", "size": 16},
+        "data": DATA.get(name, {"path": "shapes:32", "size": 16}),
         "batch_size": 8,
         "budget": {"steps": 4},
         "device": "cpu",
@@ -92,7 +97,7 @@ def learn(out, run, resume=False):
         fit(method := toy(run.method), ToyStream(run), run, out=out, resume=resume)
         return method
     torch.manual_seed(run.seed)
-    if METHODS[run.method.name].eats == "clips":
+    if METHODS[run.method.name].eats in ("clips", "windows"):
         opened = open_data(run, torch.device("cpu"))
         fit(method := METHODS[run.method.name](run.method, **opened.keywords), opened.stream, run, out=out)
         return method
@@ -154,7 +159,7 @@ def test_toy(tmp_path, how, accumulate):
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", ["ijepa", "lejepa", "vjepa21"])
+@pytest.mark.parametrize("name", ["ijepa", "lejepa", "pldm", "vjepa21"])
 def test_methods(tmp_path, name, how):
     optim = {"lr": 1e-3, "warmup": 0}
     compare(
