@@ -18,7 +18,7 @@ from openjepa.core.types import Dynamics
 from openjepa.data.episodes.scale import Scale
 from openjepa.nn.reach import ReachHead
 from openjepa.plan.base import Bounds
-from openjepa.plan.cost import CostConfig, Disagreement, Effort, LatentGoal, ModelCost, StateGoal, StepsGoal, Term
+from openjepa.plan.cost import CostConfig, Disagreement, Effort, LatentGoal, Leap, ModelCost, StateGoal, StepsGoal, Term
 from openjepa.plan.simulator import Simulator, WorldGoal
 from openjepa.worlds.base import World
 
@@ -159,6 +159,8 @@ class LatentAgent:
 
     def cost(self, now: Tensor, goal: Tensor) -> ModelCost:
         terms = [self.goal_term(goal)]
+        if self.how.leap and self.heads.steps is not None:
+            terms.append(Leap(self.heads.steps, self.how.reach.slack, weight=self.how.leap))
         if self.how.doubt:
             terms.append(Disagreement(self.heads.members, weight=self.how.doubt))
         if self.how.effort:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from openjepa.config import Config
@@ -38,6 +38,8 @@ class CostConfig(Config):
     over      "last": the last step counts; "sum": all steps, so that arriving early and staying pays
     effort    weight of the squared size of the actions, summed over time
     doubt     weight of what an ensemble disagrees about, summed over time
+    leap      weight of imagined steps that the count takes for more than one (`goal` "steps" only): against plans
+              through walls in which the model only half believes
     reach     how the count of steps is learned, where `goal` is "steps"
     """
 
@@ -46,7 +48,14 @@ class CostConfig(Config):
     over: Over = "last"
     effort: float = Field(0.0, ge=0)
     doubt: float = Field(0.0, ge=0)
+    leap: float = Field(0.0, ge=0)
     reach: ReachConfig = ReachConfig()
+
+    @model_validator(mode="after")
+    def _counted(self) -> Self:
+        if self.leap and self.goal != "steps":
+            raise ValueError(f"leap must be 0 where no steps are counted, got {self.leap}. Do cost.goal=steps.")
+        return self
 
 
 class Imagined(NamedTuple):
@@ -130,6 +139,23 @@ class StepsGoal:
     def __call__(self, seen: Imagined) -> Tensor:
         z = seen.z[:, :, -1:] if self.over == "last" else seen.z  # (b, s, 1 or H, ...)
         return quasimetric(self.head.embed(z), self.there[seen.rows][:, None, None]).sum(2)
+
+
+class Leap:
+    """What steps of the plan cover beyond one step of the data: sum over t of max(0, d(z_t, z_t+1) - 1 - slack).
+
+    d is the count of `head`, which holds steps of the data at one, up to `slack`, and obeys the triangle inequality: a
+    plan that comes nearer than its steps allow must have a step that counts for many, wherever the model is wrong.
+    """
+
+    def __init__(self, head: ReachHead, slack: float, weight: float = 1.0) -> None:
+        self.head, self.limit, self.weight = head, 1 + slack, weight
+
+    def __call__(self, seen: Imagined) -> Tensor:
+        after = self.head.embed(seen.z)  # (b, s, H, G, L)
+        start = self.head.embed(seen.start)[:, None, None].expand_as(after[:, :, :1])
+        before = torch.cat([start, after[:, :, :-1]], 2)
+        return (quasimetric(before, after) - self.limit).clamp_min(0).sum(2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -116,11 +116,10 @@ class Protocol(Config):
     def hash(self) -> str:
         """Of everything above: 16 hex digits of a SHA-256."""
         values = self.model_dump(mode="json")
-        if values["cost"]["goal"] != "steps":
-            del values["cost"]["reach"]
-        elif values["cost"]["reach"]["policy"] is None:
-            del values["cost"]["reach"]["policy"]
-        for group, name in ((values, "judge"), (values["cost"], "goal"), (values["cost"], "doubt")):
+        cost, reach = values["cost"], values["cost"]["reach"]
+        if cost["goal"] != "steps":
+            del cost["reach"]
+        for group, name in ((values, "judge"), (cost, "goal"), (cost, "doubt"), (cost, "leap"), (reach, "policy")):
             if group[name] in (None, "latent", 0.0):  # settings of later make no protocol another one by being there
                 del group[name]
         text = json.dumps(values, sort_keys=True)

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from openjepa.core.rollout import rollout
 from openjepa.nn.reach import ReachHead
 from openjepa.plan.cost import (
+    CostConfig,
     Disagreement,
     Effort,
     Imagined,
     LatentGoal,
+    Leap,
     Learned,
     ModelCost,
     StateGoal,
@@ -141,3 +143,17 @@ def test_steps_goal_embeds_the_goal_once_and_equals_the_head(case):
     for over, wanted in {"last": each[..., -1], "sum": each.sum(-1)}.items():
         found = ModelCost(model, z, [StepsGoal(head, goal, over)])(actions)
         assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_a_leap_is_what_a_step_covers_beyond_one(case):
+    model, z, _, actions = case
+    head = ReachHead(24, width=16, groups=2, per_group=4)
+    with torch.no_grad():
+        head.net[-1].weight *= 30.0  # far apart enough for some steps to count for more than one
+    path = torch.cat([z[:, None, None].expand(3, 7, 1, 4, 6), by_hand(model, z, actions)], 2)  # (3, 7, 6, 4, 6)
+    each = head(path[:, :, :-1].flatten(-2), path[:, :, 1:].flatten(-2))  # (3, 7, 5)
+    assert (each > 1.5).any() and (each < 1.5).any()
+    found = ModelCost(model, z, [Leap(head, 0.5)])(actions)
+    assert torch.allclose(found, (each - 1.5).clamp_min(0).sum(-1), atol=1e-4)
+    with pytest.raises(ValueError, match=r"leap must be 0 .* got 2\.0"):
+        CostConfig(leap=2.0)

@@ -46,9 +46,11 @@ HASHES = {
     "pointmaze": "1 1b97fba95f79e193",
     "pusht": "1 82b5ed9fb07fec63",
     "reacher-lewm": "2 a29c9415f434ec49",
+    "two-rooms-fixed": "1 03310bd07858f8c5",
     "two-rooms-lewm": "1 af8b5d71cbb48cc8",
     "two-rooms-published": "1 debbb8e8f4218dcc",
     "two-rooms-published-fixed": "1 9365d4fa0950e8ed",
+    "two-rooms-random": "2 03e11051570b7628",
 }
 
 
