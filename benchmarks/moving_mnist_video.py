@@ -162,7 +162,10 @@ def table(args: argparse.Namespace) -> dict:
         found[name] = row(one, on, asked) | {"core_minutes": round((time.process_time() - begin) / 60, 2)}
         print(name, {k: round(v.get("accuracy", v.get("r2", v.get("value", 0.0))), 3)
                      for k, v in found[name].items() if isinstance(v, dict)}, flush=True)  # fmt: skip
-        save(f"moving_mnist_video-{args.part}", {"settings": plain(args), **on.about(), "table": found})
+        about = {
+            k: str(v).replace(str(args.data), "MNIST") if k in ("data", "test") else v for k, v in on.about().items()
+        }
+        save(f"moving_mnist_video-{args.part}", {"settings": plain(args), **about, "table": found})
     return found
 
 

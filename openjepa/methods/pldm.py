@@ -41,8 +41,8 @@ class PLDMConfig(Config):
     0.245.
 
     With `replay` = r > 0 the predictor alone also learns, at each step, from r windows of lately encoded latents for
-    every new one, all windows counting alike. Encoding is what a step costs, and to know where walls stop a dot takes
-    ten times as many windows as to see them (docs/design/0006-two-rooms.md). `memory` is how many windows are kept.
+    every new one, all windows counting alike: many more windows for little more time. `memory` is how many windows
+    are kept. What that was worth: docs/design/0006-two-rooms.md.
 
     A window is cut into stretches of `unroll` steps, each predicted from its first frame. `norm` ends the encoder, and
     each step of GRU and transformer, with one and the same layer norm; these need it, a residual MLP does not.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import isqrt
-
 import torch
 from torch import Tensor, nn
 
@@ -15,28 +13,30 @@ REACH = 2.0  # coordinates run from -2 to 2, so that places all over the picture
 
 
 class SoftArgmax(nn.Module):
-    """Maps as tokens, (B, h w, K) -> (B, K, 2): the mean place (x, y) of each map under its own softmax.
+    """The mean place of each map under its own softmax, (B, K, h, w) -> (B, 2, K, 1): x, y as channels, a cell each.
 
     p_k = softmax over places of scale_k map_k, place_k = sum over places of p_k (x, y). x runs to the right and y down,
     both from -2 to 2. `scale` is learned: the larger, the nearer to the place of the maximum.
 
-    >>> maps = torch.full((1, 9, 1), -50.0); maps[0, 5] = 50.0  # the middle row, at its right end
-    >>> SoftArgmax(1)(maps).tolist()
-    [[[2.0, 0.0]]]
+    >>> maps = torch.full((1, 1, 3, 3), -50.0); maps[..., 1, 2] = 50.0  # the middle row, at its right end
+    >>> SoftArgmax(1)(maps).flatten().tolist()
+    [2.0, 0.0]
     """
 
     def __init__(self, maps: int):
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(maps))
+        self.scale = nn.Parameter(torch.ones(maps, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
-        side = isqrt(maps.shape[1])
-        if side * side != maps.shape[1]:
-            raise ValueError(f"pictures must be square for places, got {maps.shape[1]} cells. Crop or resize them.")
-        line = torch.linspace(-REACH, REACH, side, device=maps.device) if side > 1 else maps.new_zeros(1)
-        places = torch.stack([line.repeat(side), line.repeat_interleave(side)], -1)  # (h w, 2)
-        share = (self.scale * maps).softmax(1)
-        return share.transpose(1, 2) @ places.to(share.dtype)
+        share = (self.scale * maps.flatten(2)).softmax(-1).view_as(maps)
+        x, y = ((share.sum(-2 + i) * line(share.shape[-1 - i], share)).sum(-1) for i in (0, 1))
+        return torch.stack([x, y], 1)[..., None]
+
+
+def line(cells: int, like: Tensor) -> Tensor:
+    """Coordinates of the cells of one side; a single one is in the middle."""
+    reach = REACH if cells > 1 else 0.0
+    return torch.linspace(-reach, reach, cells, device=like.device, dtype=like.dtype)
 
 
 def build_keypoints(cfg: EncoderConfig, *, size: int, channels: int) -> ConvEncoder:
@@ -56,7 +56,7 @@ def build_keypoints(cfg: EncoderConfig, *, size: int, channels: int) -> ConvEnco
     blocks: list[nn.Module] = [
         nn.Sequential(conv(width, width, 3), group_norm(width), nn.ReLU(True)) for _ in range(cfg.depth or 1)
     ]
-    blocks.append(nn.Conv2d(width, maps, 3, padding=1))
-    net = ConvEncoder(stem, blocks, SoftArgmax(maps), dim=2, side=side, smallest=1)
+    blocks.append(nn.Sequential(nn.Conv2d(width, maps, 3, padding=1), SoftArgmax(maps)))
+    net = ConvEncoder(stem, blocks, nn.Identity(), dim=2, side=side, smallest=1)
     net.grid = (1, maps)
     return initialised(net)

@@ -11,23 +11,23 @@ from openjepa.nn.vector import VectorHead
 
 
 def blob(x: float, y: float, side: int = 17) -> torch.Tensor:
-    """The logarithm of a Gaussian bump (1, side^2, 1) at cell (x, y), whose softmax has its mean there."""
+    """The logarithm of a Gaussian bump (1, 1, side, side) at cell (x, y), whose softmax has its mean there."""
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    return (-((columns - x) ** 2 + (rows - y) ** 2) / 2.0).reshape(1, -1, 1)
+    return (-((columns - x) ** 2 + (rows - y) ** 2) / 2.0)[None, None]
 
 
 @pytest.mark.parametrize(("x", "y"), [(8.0, 8.0), (5.0, 10.0), (6.3, 9.8)])
 def test_a_bump_is_found_between_cells_too(x: float, y: float) -> None:
-    found = SoftArgmax(1)(blob(x, y))[0, 0]
+    found = SoftArgmax(1)(blob(x, y)).flatten()
     assert torch.allclose(found, torch.tensor([x - 8, y - 8]) / 4, atol=2e-3)  # 16 cells are 4 units
 
 
 def test_a_larger_scale_is_nearer_to_the_maximum() -> None:
-    net, maps = SoftArgmax(1), torch.zeros(1, 25, 1)
-    maps[0, 4] = 3.0  # the corner at the top right: (2, -2)
+    net, maps = SoftArgmax(1), torch.zeros(1, 1, 5, 7)
+    maps[..., 0, 6] = 3.0  # the corner at the top right: (2, -2)
     soft = net(maps)
     torch.nn.init.constant_(net.scale, 10.0)
-    assert soft[0, 0, 0] < 1.5 and torch.allclose(net(maps), torch.tensor([[[2.0, -2.0]]]), atol=1e-3)
+    assert soft[0, 0] < 1.5 and torch.allclose(net(maps).flatten(), torch.tensor([2.0, -2.0]), atol=1e-3)
 
 
 @pytest.mark.parametrize(("size", "side"), [(65, 17), (33, 17), (12, 12)])
@@ -49,7 +49,7 @@ def test_places_move_as_the_picture_moves() -> None:
     torch.manual_seed(0)
     encoder = build_encoder(EncoderConfig(name="keypoints"), size=65, channels=1)
     with torch.no_grad():
-        encoder.norm.scale.fill_(200.0)  # maps that follow the dot, or a border, and nothing between
+        encoder.blocks[-1][1].scale.fill_(200.0)  # maps that follow the dot, or a border, and nothing between
         dots = torch.zeros(3, 1, 65, 65)
         for i, (x, y) in enumerate(((28, 28), (32, 28), (28, 32))):
             dots[i, 0, y - 2 : y + 3, x - 2 : x + 3] = 4.0
@@ -63,5 +63,3 @@ def test_places_move_as_the_picture_moves() -> None:
 def test_what_has_no_meaning_is_refused() -> None:
     with pytest.raises(ValueError, match="patch must be left"):
         build_encoder(EncoderConfig(name="keypoints", patch=4), size=65)
-    with pytest.raises(ValueError, match="square"):
-        SoftArgmax(1)(torch.zeros(1, 12, 1))
