@@ -2,6 +2,7 @@
 
     python -m benchmarks.walls RUN [RUN ...]                                  # a minute each
     python -m benchmarks.walls RUN --again 3000 --policy bumps                # and with its predictor trained on, alone
+    python -m benchmarks.walls RUN --again 8000 --keep NEW                    # which is kept, as a run to plan with
 
 The dot begins 5 to 9 px from the middle of the wall, away from the door or in front of it, and is pushed straight at it
 at nine tenths of the full speed for four steps of the model. `wrong_side` is how often the imagined dot ends on another
@@ -15,6 +16,8 @@ z by an MLP that is fitted to the states of fresh episodes: z is what the model 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from openjepa.app.dreaming import Dreamer, dreamer
 from openjepa.app.runs import Run
 from openjepa.core.compare import mse
 from openjepa.data.episodes.scale import Scale
+from openjepa.train import checkpoint
 from openjepa.worlds import make_policy
 
 LENGTH, STEPS, SIDES = 100, 4, 2000  # of fresh episodes; of the model, pushed; dots
@@ -104,6 +108,16 @@ class Asked:
             rate.step()
         net.eval()
 
+    def keep(self, out: Path) -> None:
+        """The run with the predictor as it is now, in a folder of its own."""
+        run = self.found.run.path
+        old = checkpoint.newest_good(run / "checkpoints")
+        assert old is not None
+        shutil.copytree(run, out, ignore=shutil.ignore_patterns("checkpoints", "plan", "eval"))
+        parts = {**checkpoint.read_parts(old), "predictor": self.model.predictor.state_dict()}
+        config = json.loads((old / "config.json").read_text(encoding="utf-8"))
+        checkpoint.write(out / "checkpoints", checkpoint.step_of(old), parts, config, checkpoint.read_training(old))
+
 
 def reader(z: Tensor, states: Tensor, seed: int, steps: int = 4000) -> Any:
     """An MLP from latents to states, in their own units."""
@@ -129,17 +143,25 @@ def main() -> None:
     parser.add_argument("--policy", default="bumps", help="of the fresh episodes")
     parser.add_argument("--episodes", type=int, default=1000)
     parser.add_argument("--again", type=int, default=0, help="steps of training the predictor alone")
+    parser.add_argument("--keep", help="new folder for the run with its predictor trained on; of one run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", default="all", help="name of this part in the results file")
     args = parser.parse_args()
+    if args.keep and (len(args.runs) > 1 or not args.again or Path(args.keep).exists()):
+        parser.error("--keep must name a new folder, for one run and with --again")
     torch.set_num_threads(1)
-    results: dict[str, Any] = {"settings": {k: v for k, v in vars(args).items() if k != "runs"}, "runs": {}}
+    results: dict[str, Any] = {
+        "settings": {k: v for k, v in vars(args).items() if k not in ("runs", "keep")},
+        "runs": {},
+    }
     for run in args.runs:
         asked = Asked(run, policy=args.policy, episodes=args.episodes, seed=args.seed)
         rows = {"as it is": asked.pushed()}
         if args.again:
             asked.train_on(args.again, args.seed)
             rows["predictor trained on"] = asked.pushed()
+            if args.keep:
+                asked.keep(Path(args.keep))
         name = Path(run).name
         results["runs"][name] = {"seed": asked.found.run.config.seed, "rows": rows}
         for what, row in rows.items():

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import drift, pedestrians, record, state
+import openjepa
+from benchmarks import drift, pedestrians, record, state, walls
 from benchmarks.moving_mnist_model import Rollout
 from benchmarks.state_scene import AT, make_scene, references
+from openjepa.app.dreaming import dreamer
+from openjepa.app.runs import Run
 
 
 def test_the_ablations_of_the_state_jepa_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,3 +144,22 @@ def test_what_was_learned_on_pixels_is_read_through_its_pictures() -> None:
         model.train()  # a norm over the batch would hold the statistics of one horizon, and fail the others
         torch.testing.assert_close(model.decoder(maps.flatten(0, 1)).sigmoid().unflatten(0, (2, 3)), drawn)
     assert Rollout("latent", dim=4, width=8, blocks=1).seen_again(maps) is maps
+
+
+def test_a_predictor_that_was_trained_on_is_kept_as_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = openjepa.train(
+        {"name": "pldm", "encoder": {"name": "keypoints", "width": 8}, "dim": 4, "norm": False, "predictor": "residual",
+         "predictor_width": 8, "window": 3, "unroll": 2},
+        data={"path": "two-rooms", "world": {"size": 33}, "episodes": 6, "steps": 20}, out=tmp_path / "run",
+        batch_size=8, budget={"steps": 2}, device="cpu", log={"tensorboard": False},
+    )  # fmt: skip
+    monkeypatch.setattr(walls, "reader", lambda z, states, seed: lambda z: z)  # as many features as a state has numbers
+    monkeypatch.setattr(walls, "SIDES", 40)
+    asked = walls.Asked(str(run.path), policy="bumps", episodes=3, seed=0)
+    assert set(asked.pushed()) == {"wall", "door"}
+    asked.train_on(2, 0, batch=8)
+    asked.keep(tmp_path / "new")
+    before, after = (dreamer(Run(p), torch.device("cpu")).method.state_dict() for p in (run.path, tmp_path / "new"))
+    changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"predictor"}
+    assert all(torch.equal(after[f"predictor.{n}"], x) for n, x in asked.model.predictor.state_dict().items())
