@@ -63,17 +63,21 @@ def step_counter(found: Dreamer, cfg: ReachConfig) -> ReachHead:
 
 
 def acted(found: Dreamer, policy: str) -> Episodes:
-    """As many episodes as the run has, as long and in the same world, with another policy."""
+    """As many episodes as the run has, as long and in the same world, with another policy and from other starts.
+
+    Their seed is the run's plus one: with its own, each would begin as an episode of the run, the held-out ones among
+    them, from which goals may be drawn.
+    """
     own = found.preprocess.get("world")
     if not own:
         raise ValueError(
             f"cost.reach.policy must have a world to act in, got {policy!r} for {found.run.path}, whose episodes came "
-            "without one. Leave it out."
+            "without one. Do cost.reach.policy=null."
         )
     world, mine = dict(own), found.episodes.lengths
     return open_episodes(
         EpisodeConfig(
             path=world.pop("name"), world=world, policy=policy, obs=found.data.obs, episodes=len(mine),
-            steps=max(1, int(mine.max()) - 1), seed=found.data.seed, cache_dir=found.data.cache_dir,
+            steps=max(1, int(mine.max()) - 1), seed=found.data.seed + 1, cache_dir=found.data.cache_dir,
         )
     )  # fmt: skip

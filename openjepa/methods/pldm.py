@@ -119,8 +119,8 @@ class PLDM(Method):
 
         terms = {"predict": mse(prediction, target.expand_as(prediction))} | self.regularisers(z, batch.action, clock)
         if self.memory is not None:  # who only looks leaves no trace, and sees the batch in its place
-            ours = self.training
-            terms["replay"] = self.replayed(self.memory, z, batch.action, clock) if ours else terms["predict"]
+            learns = self.training
+            terms["replay"] = self.replayed(self.memory, z, batch.action, clock) if learns else terms["predict"]
         return terms, {"z": z.detach(), "prediction": prediction.detach().mean(0), "target": target.detach()}
 
     def replayed(self, memory: Replay, z: Tensor, action: Tensor, clock: Clock) -> Tensor:

@@ -54,7 +54,10 @@ class CostConfig(Config):
     @model_validator(mode="after")
     def _counted(self) -> Self:
         if self.leap and self.goal != "steps":
-            raise ValueError(f"leap must be 0 where no steps are counted, got {self.leap}. Do cost.goal=steps.")
+            raise ValueError(
+                f"leap must be 0 where no steps are counted, got {self.leap} for goal {self.goal!r}. "
+                "Do cost.leap=0, or cost.goal=steps."
+            )
         return self
 
 

@@ -59,6 +59,8 @@ def test_steps_are_counted_on_episodes_of_another_policy(run: openjepa.Run, tmp_
     found = dreamer(run, torch.device("cpu"))
     still = acted(found, "zero")
     assert len(still) == 20 and set(still.lengths.tolist()) == {31} and not np.any(still.action)
+    begins = [e.state[e.offsets] for e in (still, found.episodes)]
+    assert not np.isin(*begins).any(), "an episode that is held out must not be learned from"
     kind = {"planner": CEM, "episodes": 2, "ahead": 5, "controls": [], "films": 0}
     costs = {"own": STEPS, "still": {**STEPS, "reach": {"steps": 10, "policy": "zero"}}}
     own, other = (run.plan(**kind, cost=c, out=tmp_path / n)["rows"]["model"] for n, c in costs.items())
