@@ -29,7 +29,8 @@ class SoftArgmax(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         share = (self.scale * maps.flatten(2)).softmax(-1).view_as(maps)
-        x, y = ((share.sum(-2 + i) * line(share.shape[-1 - i], share)).sum(-1) for i in (0, 1))
+        x = (share.sum(-2) * line(share.shape[-1], share)).sum(-1)
+        y = (share.sum(-1) * line(share.shape[-2], share)).sum(-1)
         return torch.stack([x, y], 1)[..., None]
 
 

@@ -76,7 +76,12 @@ class Scales:
         return self.scale.observation(x.permute(0, 3, 1, 2) if x.dim() == 4 else x)
 
     def bounds(self) -> Bounds:
-        """Of a planned action, in the model's units."""
+        """Of a planned action, in the model's units; `ValueError` where nobody acts."""
+        if not len(self.low):
+            raise ValueError(
+                "actions must be of one number at least to plan, got none: nobody acts in this world. "
+                "Train on one that can be acted in, such as pendulum with world.torque=15."
+            )
         choices = self.scale.discrete
         if choices is not None:
             size = self.skip * choices

@@ -11,6 +11,7 @@ from openjepa.plan.agent import LatentAgent, Scales, SimulatorAgent
 from openjepa.plan.cost import CostConfig, ModelCost
 from openjepa.plan.receding import MPC, Random, Still, drive
 from openjepa.plan.simulator import Simulator
+from openjepa.worlds import make_world
 from tests.plan.plane import PREPROCESS, Compass, Exact, Plane
 
 SEARCH = CEMConfig(horizon=6, samples=128, elites=12, iterations=8, std=1.0)
@@ -196,3 +197,9 @@ def test_errors():
         Scales.of(PREPROCESS | {"obs_mean": [0.0], "obs_std": [1.0]}, world)
     with pytest.raises(ValueError, match="encode and step"):
         LatentAgent(torch.nn.Linear(2, 2), Scales.of_world(world))
+
+
+def test_there_is_no_planning_where_nobody_acts():
+    with pytest.raises(ValueError, match="nobody acts in this world"):
+        Scales.of_world(make_world("pendulum")).bounds()
+    Scales.of_world(make_world("pendulum", torque=15.0)).bounds()
