@@ -6,6 +6,7 @@ A schedule keeps no state, so a resumed run has the value the uninterrupted one 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def linear(start: float, end: float, progress: float) -> float:
@@ -69,6 +70,18 @@ def warm_up(step: float, steps: float, start: float = 0.0) -> float:
     [0.5, 0.75, 1.0, 1.0]
     """
     return 1.0 if step >= steps else linear(start, 1.0, step / steps)
+
+
+def stage(step: float, total: float, shares: Sequence[float]) -> tuple[float, float]:
+    """First step and end of the stage that `step` (from 0) is in, of a run of `total` steps cut at `shares` of it.
+
+    A stage begins with the first whole step at or after its share, and ends where the next one begins.
+
+    >>> stage(3, 10, []), stage(3, 10, [0.35]), stage(4, 10, [0.35])
+    ((0, 10), (0, 4), (4, 10))
+    """
+    cuts = [0, *(math.ceil(share * total - 1e-9) for share in sorted(shares)), total]
+    return next((a, b) for a, b in zip(reversed(cuts[:-1]), reversed(cuts[1:]), strict=True) if a <= step or a == 0)
 
 
 def _share(x: float) -> float:

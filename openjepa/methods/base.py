@@ -22,6 +22,8 @@ class Method(nn.Module, ABC):
     encode      observation -> frozen features, (B, N, D) tokens: for probes, planners, export and the playground;
                 on windows one observation, (B, S) or (B, C, H, W), -> z, (B, D) or (B, N, D)
     after_step  called after every optimiser step (a teacher follows here); nothing by default
+    stages      shares of the run at which other parameters begin to learn alone, such as (0.6,) for two stages; the
+                schedule of the rate begins anew with each. None by default
 
     Each child module (`encoder`, `predictor`, `teacher`, `projector` ...) is saved in a file of its own name.
     Counters and statistics that must survive a resume are buffers.
@@ -30,6 +32,7 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type[Config]]
     eats: ClassVar[Literal["pictures", "clips", "windows"]] = "pictures"
     weights: dict[str, float]
+    stages: tuple[float, ...] = ()
     cfg: Any
 
     @abstractmethod

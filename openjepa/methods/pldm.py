@@ -13,6 +13,7 @@ from openjepa.config import Config, Window
 from openjepa.core.compare import mse
 from openjepa.core.motion import by_time, inverse_dynamics, slowness, variance_in_time
 from openjepa.core.rollout import recall
+from openjepa.core.schedule import stage
 from openjepa.core.spread import covariance, sigreg, variance
 from openjepa.core.types import Clock, Seen, Space, Terms, Windows
 from openjepa.methods.base import Method
@@ -42,7 +43,9 @@ class PLDMConfig(Config):
 
     With `replay` = r > 0 the predictor alone also learns, at each step, from r windows of lately encoded latents for
     every new one, all windows counting alike: many more windows for little more time. `memory` is how many windows
-    are kept. What that was worth: docs/design/0006-two-rooms.md.
+    are kept. With `settle` = s > 0 the encoder stays as it is for the last share s of the run, in which the predictor
+    learns alone at a rate that begins anew; once `memory` is full of latents from then, nothing more is encoded. What
+    both were worth: docs/design/0006-two-rooms.md.
 
     A window is cut into stretches of `unroll` steps, each predicted from its first frame. `norm` ends the encoder, and
     each step of GRU and transformer, with one and the same layer norm; these need it, a residual MLP does not.
@@ -70,6 +73,7 @@ class PLDMConfig(Config):
     slices: int = Field(256, ge=1)
     replay: int = Field(0, ge=0, description="windows of kept latents per new one, for the predictor alone")
     memory: int = Field(6144, ge=1, description="windows whose latents are kept for replay")
+    settle: float = Field(0.0, ge=0, lt=1, description="last share of the run, for the predictor alone; needs replay")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -77,6 +81,11 @@ class PLDMConfig(Config):
             raise ValueError(
                 f"unroll must divide window.steps - 1 = {self.window.steps - 1}, got {self.unroll}. "
                 f"Set window.steps={self.unroll * max(1, round((self.window.steps - 1) / self.unroll)) + 1}."
+            )
+        if self.settle and not self.replay:
+            raise ValueError(
+                f"settle must be 0 where no latents are kept, got {self.settle} with replay=0. "
+                "Do method.replay=5, or method.settle=0."
             )
         return self
 
@@ -111,26 +120,47 @@ class PLDM(Method):
         self.inverse = InverseModel(cfg.dim, space.action, cfg.inverse_width) if "inverse" in self.weights else None
         kept = {"steps": cfg.window.steps, "dim": cfg.dim, "action": space.action}
         self.memory = Replay(cfg.memory, **kept) if cfg.replay else None
+        self.stages = (1 - cfg.settle,) if cfg.settle else ()
 
     def losses(self, batch: Windows, clock: Clock) -> tuple[Terms, Seen]:
-        z = self.encode(batch.obs.flatten(0, 1)).unflatten(0, batch.obs.shape[:2])  # (B, T, D), one pass
-        start, target, actions = self.cut(z, batch.action)
+        kept = self.kept(clock, len(batch.obs))
+        z, action = self.latents(batch, clock, kept)  # (B, T, D), (B, T - 1, A)
+        start, target, actions = self.cut(z, action)
         prediction = self.futures(start, actions)  # (E, B n, K, D)
 
-        terms = {"predict": mse(prediction, target.expand_as(prediction))} | self.regularisers(z, batch.action, clock)
+        terms = {"predict": mse(prediction, target.expand_as(prediction))} | self.regularisers(z, action, clock)
         if self.memory is not None:  # who only looks leaves no trace, and sees the batch in its place
-            learns = self.training
-            terms["replay"] = self.replayed(self.memory, z, batch.action, clock) if learns else terms["predict"]
+            terms["replay"] = self.replayed(self.memory, len(z), clock, kept) if self.training else terms["predict"]
         return terms, {"z": z.detach(), "prediction": prediction.detach().mean(0), "target": target.detach()}
 
-    def replayed(self, memory: Replay, z: Tensor, action: Tensor, clock: Clock) -> Tensor:
+    def kept(self, clock: Clock, batch: int) -> int | None:
+        """Windows that were kept, before this step, since the encoder stays as it is; None while it learns."""
+        begin, _ = stage(clock.step, clock.total, self.stages)
+        return (clock.step - begin) * batch * clock.world if self.training and begin else None
+
+    def latents(self, batch: Windows, clock: Clock, kept: int | None) -> tuple[Tensor, Tensor]:
+        """The batch, encoded in one pass and kept; kept windows in its place once the memory is full of settled ones."""
+        if kept is not None:  # as a planner will see them: no batch statistics
+            self.encoder.eval(), self.head.eval()
+        if self.memory is not None and kept is not None and kept >= len(self.memory.z):
+            return self.drawn(self.memory, len(batch.obs), clock, "settled")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and kept is None):
+            z = self.encode(batch.obs.flatten(0, 1)).unflatten(0, batch.obs.shape[:2])
+        if self.memory is not None and self.training:
+            self.memory.put(z, batch.action)
+        return z, batch.action
+
+    def replayed(self, memory: Replay, batch: int, clock: Clock, kept: int | None) -> Tensor:
         """The prediction term on latents as they were when they were kept, these among them; none for the encoder."""
-        memory.put(z, action)
-        n = self.cfg.replay * len(z)
-        drawn = memory.draw(n * clock.world, clock.generator("replay"))  # for all processes, of which these are ours
-        start, target, actions = self.cut(*(x[clock.rank * n :][:n] for x in drawn))
+        last = None if kept is None else kept + batch * clock.world  # no latents of an encoder that still learned
+        start, target, actions = self.cut(*self.drawn(memory, self.cfg.replay * batch, clock, "replay", last))
         prediction = self.futures(start, actions)
         return mse(prediction, target.expand_as(prediction))
+
+    def drawn(self, memory: Replay, n: int, clock: Clock, name: str, last: int | None = None) -> tuple[Tensor, Tensor]:
+        """This process's n of the kept windows that are drawn for all."""
+        z, action = memory.draw(n * clock.world, clock.generator(name), last)
+        return z[clock.rank * n :][:n], action[clock.rank * n :][:n]
 
     def cut(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Stretches of K steps: their first latents (B n, D), what follows (B n, K, D), and the actions (B n, K, A)."""

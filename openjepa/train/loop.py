@@ -201,7 +201,7 @@ class Corridor:
             "time": round(self.elapsed, 3),
             "loss": means.pop("loss"),
             **means,
-            "lr": learning_rate(optim, self.done - 1, at),
+            "lr": learning_rate(optim, self.done - 1, at, trainer.method.stages),
             "wd": weight_decay(optim, self.done - 1, at),
             rate_name(trainer.method): round(trainer.run.batch_size * (self.done - self.mark[0]) / seconds, 1),
             **found,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from openjepa.core.schedule import cosine, hold_then_fall, linear, warm_up
+from openjepa.core.schedule import cosine, hold_then_fall, linear, stage, warm_up
 from openjepa.train.run import OptimConfig
 
 
@@ -45,22 +47,28 @@ def decays(name: str, p: Tensor) -> bool:
     return p.ndim > 1 and not name.endswith("bias")
 
 
-def set_rates(optimizer: torch.optim.Optimizer, cfg: OptimConfig, step: int, total: int) -> tuple[float, float]:
+def set_rates(
+    optimizer: torch.optim.Optimizer, cfg: OptimConfig, step: int, total: int, stages: Sequence[float] = ()
+) -> tuple[float, float]:
     """Write the rate and the decay of `step` into every group; returns both."""
-    lr, decay = learning_rate(cfg, step, total), weight_decay(cfg, step, total)
+    lr, decay = learning_rate(cfg, step, total, stages), weight_decay(cfg, step, total)
     for group in optimizer.param_groups:
         group["lr"] = lr
         group["weight_decay"] = 0.0 if group["name"].endswith("/no_decay") else decay
     return lr, decay
 
 
-def learning_rate(cfg: OptimConfig, step: int, total: float) -> float:
-    """The rate of update number `step` (from 0) of `total`.
+def learning_rate(cfg: OptimConfig, step: int, total: float, stages: Sequence[float] = ()) -> float:
+    """The rate of update number `step` (from 0) of `total`; the schedule runs once in each of the method's `stages`.
 
     >>> cfg = OptimConfig(lr=1.0, warmup=4, start_factor=0.5, final_factor=0.0)
     >>> [round(learning_rate(cfg, s, 12), 3) for s in (0, 2, 4, 8, 12)]
     [0.5, 0.75, 1.0, 0.5, 0.0]
+    >>> [round(learning_rate(cfg, s, 24, [0.5]), 3) for s in (4, 8, 12, 14, 20)]
+    [1.0, 0.5, 0.5, 0.75, 0.5]
     """
+    begin, end = stage(step, total, stages)
+    step, total = step - begin, end - begin
     rise = cfg.warmup * total if cfg.warmup < 1 else min(cfg.warmup, total)
     if step < rise:
         return cfg.lr * warm_up(step, rise, cfg.start_factor)

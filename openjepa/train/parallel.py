@@ -26,11 +26,12 @@ from openjepa.core.dist import rank, world_size
 DDP_OPTIONS = inspect.signature(DistributedDataParallel).parameters
 
 
-def distribute(method: nn.Module, how: str, device: torch.device) -> nn.Module:
+def distribute(method: nn.Module, how: str, device: torch.device, *, staged: bool = False) -> nn.Module:
     """What to call in place of `method`, so that gradients are means over all processes.
 
     "ddp" keeps a whole copy on every process. "fsdp" splits parameters, gradients and optimiser state: first every
     entry of a child's `blocks` (an encoder's, and its teacher's alike), then the rest; `method` itself is changed.
+    `staged`: at times some parameters take no part in the loss, and DDP has to look which.
     """
     if world_size() == 1:
         return method
@@ -39,7 +40,7 @@ def distribute(method: nn.Module, how: str, device: torch.device) -> nn.Module:
     # Buffers need no exchange: batch statistics are taken over all processes, and the rest are tables and counters.
     option = "forward_sync_buffers" if "forward_sync_buffers" in DDP_OPTIONS else "broadcast_buffers"  # renamed in 2.13
     options: dict[str, Any] = {option: False, "device_ids": [device] if device.type == "cuda" else None}
-    return DistributedDataParallel(method, gradient_as_bucket_view=True, **options)
+    return DistributedDataParallel(method, gradient_as_bucket_view=True, find_unused_parameters=staged, **options)
 
 
 def shard(method: nn.Module, device: torch.device) -> nn.Module:

@@ -43,7 +43,7 @@ class Trainer:
     def step(self, batches: Iterator[Any], step: int, steps: int) -> Seen:
         """Update number `step` (from 0) of `steps`: as many micro-batches as the run accumulates, then one update."""
         run, records = self.run, []
-        set_rates(self.optimizer, run.optim, step, steps)
+        set_rates(self.optimizer, run.optim, step, steps, self.method.stages)
         for micro in range(run.accumulate):
             batch = next_batch(batches, step)
             clock = Clock(step, steps, run.seed, rank(), world_size(), micro)
@@ -53,7 +53,7 @@ class Trainer:
                     loss = total(terms, self.method.weights)
                 self.scaler.scale(loss / run.accumulate).backward()
             records.append(torch.stack([x.detach().float() for x in (*terms.values(), loss)]))
-        if not self.names:
+        if not self.names and not self.method.stages:
             require_used(self.method)
         self.scaler.unscale_(self.optimizer)
         norm = gradient_norm(self.method, run.optim.clip)
@@ -105,7 +105,7 @@ def make_trainer(method: Method, run: RunConfig, device: torch.device) -> Traine
         checkpoint_activations(method)
     if run.compile:
         compile_children(method, device)
-    net = distribute(method, run.distributed, device)
+    net = distribute(method, run.distributed, device, staged=bool(method.stages))
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     return Trainer(method, net, make_optimizer(method, run.optim), scaler, run, device, precision, twin)
 

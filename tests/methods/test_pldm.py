@@ -163,6 +163,34 @@ def test_replay_teaches_the_predictor_alone() -> None:
         assert all((g is not None and bool(g.any())) == learns for g in grads), part
 
 
+def test_settled_the_encoder_stays_and_the_predictor_learns_from_what_was_encoded_since() -> None:
+    method = make("pldm", replay=2, memory=30, settle=0.5, predictor="residual", norm=False, encoder="convnet_lean")
+    method.train()
+    assert method.stages == (0.5,)
+    batches = [dot(12, 5, n) for n in range(8)]
+    with torch.no_grad():
+        for step in range(4):
+            method.losses(batches[step], Clock(step, 8))
+    assert method.encoder.training and int(method.memory.count) == 48
+    for step in range(4, 8):
+        method.zero_grad()
+        z = method.eval().encode(batches[step].obs.flatten(0, 1)).unflatten(0, (12, 5))
+        terms, seen = method.train().losses(batches[step], Clock(step, 8))
+        sum(method.weights[n] * terms[n] for n in terms).backward()
+        learnt = {part for part, net in method.named_children() if any(p.grad is not None for p in net.parameters())}
+        assert learnt == {"predictor", "inverse"} and not method.encoder.training
+        full = step == 7  # 36 windows of 30 since the encoder is settled
+        assert int(method.memory.count) == 48 + 12 * min(3, step - 3)
+        assert torch.equal(seen["z"], z) != full, "the batch while there is room, kept windows afterwards"
+        settled = method.memory.z[torch.arange(48, int(method.memory.count)) % 30]
+        drawn, _ = method.memory.draw(24, Clock(step, 8).generator("replay"), 12 * (step - 3))
+        assert all(any(torch.equal(w, s) for s in settled) for w in [*drawn, *(seen["z"] if full else [])])
+    method.eval().losses(batches[0], Clock(7, 8))
+    assert int(method.memory.count) == 84
+    with pytest.raises(ValueError, match="settle must be 0 where no latents are kept"):
+        make("pldm", settle=0.5)
+
+
 def test_who_only_looks_leaves_no_trace_in_replay() -> None:
     method = make("pldm", replay=2).eval()
     terms, _ = method.losses(dot(6, 5), Clock())

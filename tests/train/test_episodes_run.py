@@ -74,9 +74,12 @@ def rows(out):
 
 REMEMBERS = {"name": "pldm", "dim": 4, "norm": False, "predictor": "residual", "window": 3, "unroll": 2, "replay": 2,
              "memory": 20}  # fmt: skip
+SETTLES = REMEMBERS | {"settle": 0.7}
 
 
-@pytest.mark.parametrize(("method", "accumulate"), [({"name": "step"}, 1), ({"name": "step"}, 2), (REMEMBERS, 2)])
+@pytest.mark.parametrize(
+    ("method", "accumulate"), [({"name": "step"}, 1), ({"name": "step"}, 2), (REMEMBERS, 2), (SETTLES, 1)]
+)
 def test_resume_is_exact(tmp_path, eps, method, accumulate):
     run = {"data": str(eps), "accumulate": accumulate, "method": method}
     execute(settings(tmp_path / "whole", **run))

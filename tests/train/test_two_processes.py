@@ -38,8 +38,13 @@ METHOD = {
         "name": "pldm", "dim": 6, "norm": False, "predictor": "residual", "window": 3, "unroll": 2, "replay": 2,
         "memory": 20,
     },
+    "settled": {
+        "name": "pldm", "dim": 6, "norm": False, "predictor": "residual", "window": 3, "unroll": 2, "replay": 2,
+        "memory": 8, "settle": 0.6,
+    },
 }  # fmt: skip
-DATA = {"vjepa21": {"path": "bouncing-shapes:32", "size": 16}, "pldm": {"path": "spring", "episodes": 12, "steps": 10}}
+SPRING = {"path": "spring", "episodes": 12, "steps": 10}
+DATA = {"vjepa21": {"path": "bouncing-shapes:32", "size": 16}, "pldm": SPRING, "settled": SPRING}
 
 
 def start(target, *args, world=2):
@@ -159,7 +164,7 @@ def test_toy(tmp_path, how, accumulate):
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", ["ijepa", "lejepa", "pldm", "vjepa21"])
+@pytest.mark.parametrize("name", ["ijepa", "lejepa", "pldm", "settled", "vjepa21"])
 def test_methods(tmp_path, name, how):
     optim = {"lr": 1e-3, "warmup": 0}
     compare(
