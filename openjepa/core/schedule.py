@@ -72,7 +72,7 @@ def warm_up(step: float, steps: float, start: float = 0.0) -> float:
     return 1.0 if step >= steps else linear(start, 1.0, step / steps)
 
 
-def stage(step: float, total: float, shares: Sequence[float]) -> tuple[float, float]:
+def stage(step: int, total: int, shares: Sequence[float]) -> tuple[int, int]:
     """First step and end of the stage that `step` (from 0) is in, of a run of `total` steps cut at `shares` of it.
 
     A stage begins with the first whole step at or after its share, and ends where the next one begins.

@@ -44,8 +44,8 @@ class PLDMConfig(Config):
     With `replay` = r > 0 the predictor alone also learns, at each step, from r windows of lately encoded latents for
     every new one, all windows counting alike: many more windows for little more time. `memory` is how many windows
     are kept. With `settle` = s > 0 the encoder stays as it is for the last share s of the run, in which the predictor
-    learns alone at a rate that begins anew; once `memory` is full of latents from then, nothing more is encoded. What
-    both were worth: docs/design/0006-two-rooms.md.
+    learns alone, at a rate that begins anew; `replay` begins then, and once `memory` is full nothing more is encoded.
+    What both were worth: docs/design/0006-two-rooms.md.
 
     A window is cut into stretches of `unroll` steps, each predicted from its first frame. `norm` ends the encoder, and
     each step of GRU and transformer, with one and the same layer norm; these need it, a residual MLP does not.
@@ -130,7 +130,7 @@ class PLDM(Method):
 
         terms = {"predict": mse(prediction, target.expand_as(prediction))} | self.regularisers(z, action, clock)
         if self.memory is not None:  # who only looks leaves no trace, and sees the batch in its place
-            terms["replay"] = self.replayed(self.memory, len(z), clock, kept) if self.training else terms["predict"]
+            terms["replay"] = self.replayed(self.memory, z, clock, kept) if self.training else terms["predict"]
         return terms, {"z": z.detach(), "prediction": prediction.detach().mean(0), "target": target.detach()}
 
     def kept(self, clock: Clock, batch: int) -> int | None:
@@ -139,27 +139,28 @@ class PLDM(Method):
         return (clock.step - begin) * batch * clock.world if self.training and begin else None
 
     def latents(self, batch: Windows, clock: Clock, kept: int | None) -> tuple[Tensor, Tensor]:
-        """The batch, encoded in one pass and kept; kept windows in its place once the memory is full of settled ones."""
+        """The batch, encoded in one pass and kept; once the memory is full of settled ones, kept windows instead."""
         if kept is not None:  # as a planner will see them: no batch statistics
             self.encoder.eval(), self.head.eval()
         if self.memory is not None and kept is not None and kept >= len(self.memory.z):
             return self.drawn(self.memory, len(batch.obs), clock, "settled")
         with torch.set_grad_enabled(torch.is_grad_enabled() and kept is None):
             z = self.encode(batch.obs.flatten(0, 1)).unflatten(0, batch.obs.shape[:2])
-        if self.memory is not None and self.training:
+        if self.memory is not None and self.training and (kept is not None or not self.stages):
             self.memory.put(z, batch.action)
         return z, batch.action
 
-    def replayed(self, memory: Replay, batch: int, clock: Clock, kept: int | None) -> Tensor:
+    def replayed(self, memory: Replay, z: Tensor, clock: Clock, kept: int | None) -> Tensor:
         """The prediction term on latents as they were when they were kept, these among them; none for the encoder."""
-        last = None if kept is None else kept + batch * clock.world  # no latents of an encoder that still learned
-        start, target, actions = self.cut(*self.drawn(memory, self.cfg.replay * batch, clock, "replay", last))
+        if self.stages and kept is None:
+            return z.new_zeros(())  # it begins when the encoder is settled
+        start, target, actions = self.cut(*self.drawn(memory, self.cfg.replay * len(z), clock, "replay"))
         prediction = self.futures(start, actions)
         return mse(prediction, target.expand_as(prediction))
 
-    def drawn(self, memory: Replay, n: int, clock: Clock, name: str, last: int | None = None) -> tuple[Tensor, Tensor]:
+    def drawn(self, memory: Replay, n: int, clock: Clock, name: str) -> tuple[Tensor, Tensor]:
         """This process's n of the kept windows that are drawn for all."""
-        z, action = memory.draw(n * clock.world, clock.generator(name), last)
+        z, action = memory.draw(n * clock.world, clock.generator(name))
         return z[clock.rank * n :][:n], action[clock.rank * n :][:n]
 
     def cut(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:

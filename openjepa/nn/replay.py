@@ -40,9 +40,8 @@ class Replay(nn.Module):
         self.z[at], self.action[at] = z[-size:], action[-size:]
         self.count += len(z)
 
-    def draw(self, n: int, generator: torch.Generator, last: int | None = None) -> tuple[Tensor, Tensor]:
-        """`n` windows at random, with replacement, from those that are kept, or from the `last` that were put."""
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`n` windows at random, with replacement, from those that were put."""
         numbers = torch.randint(2**62, (n,), generator=generator).to(self.z.device)
-        kept = self.count.clamp_max(len(self.z) if last is None else min(last, len(self.z)))
-        rows = (self.count - 1 - numbers % kept) % len(self.z)
+        rows = numbers % self.count.clamp_max(len(self.z))
         return self.z[rows], self.action[rows]

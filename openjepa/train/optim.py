@@ -58,7 +58,7 @@ def set_rates(
     return lr, decay
 
 
-def learning_rate(cfg: OptimConfig, step: int, total: float, stages: Sequence[float] = ()) -> float:
+def learning_rate(cfg: OptimConfig, step: int, total: int, stages: Sequence[float] = ()) -> float:
     """The rate of update number `step` (from 0) of `total`; the schedule runs once in each of the method's `stages`.
 
     >>> cfg = OptimConfig(lr=1.0, warmup=4, start_factor=0.5, final_factor=0.0)
@@ -67,19 +67,19 @@ def learning_rate(cfg: OptimConfig, step: int, total: float, stages: Sequence[fl
     >>> [round(learning_rate(cfg, s, 24, [0.5]), 3) for s in (4, 8, 12, 14, 20)]
     [1.0, 0.5, 0.5, 0.75, 0.5]
     """
-    begin, end = stage(step, total, stages)
-    step, total = step - begin, end - begin
+    begin, after = stage(step, total, stages)
+    step, total = step - begin, after - begin
     rise = cfg.warmup * total if cfg.warmup < 1 else min(cfg.warmup, total)
     if step < rise:
         return cfg.lr * warm_up(step, rise, cfg.start_factor)
-    total = total * cfg.stretch
-    progress = (step - rise) / max(1.0, total - rise)
+    end = total * cfg.stretch
+    progress = (step - rise) / max(1.0, end - rise)
     if cfg.schedule == "cosine":
         return cosine(cfg.lr, cfg.lr * cfg.final_factor, progress)
     if cfg.schedule == "linear":
         return linear(cfg.lr, cfg.lr * cfg.final_factor, progress)
     if cfg.schedule == "wsd":  # its last share counts from the whole run, warm-up included
-        return hold_then_fall(cfg.lr, cfg.lr * cfg.final_factor, step / total, cfg.cooldown)
+        return hold_then_fall(cfg.lr, cfg.lr * cfg.final_factor, step / end, cfg.cooldown)
     return cfg.lr
 
 

@@ -1,4 +1,4 @@
-"""Scripted ways through Two Rooms: an aimless walk, an expert that finds the door, and one that keeps to it."""
+"""Scripted ways through Two Rooms: an aimless walk, an expert that finds the door, and some that keep near the wall."""
 
 from __future__ import annotations
 
@@ -76,13 +76,28 @@ class Door(Expert):
     def begin(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self.given is not None:
             return super().begin(states, rng)
-        n, world = len(states), self.world
-        goals, side = states.copy(), np.where(states[:, 0] < states[:, 2], 1.0, -1.0)
-        goals[:, 0] = states[:, 2] + side * (world.half + world.unit * rng.uniform(2, 9, n))
-        goals[:, 1] = states[:, 3] + world.unit * rng.uniform(-8, 8, n)
-        low = world.border + world.unit
-        goals[:, :2] = np.clip(goals[:, :2], low, world.cfg.size - 1 - low)
-        return goals
+        goals = states.copy()
+        goals[:, 0] = beyond(self.world, states, rng.uniform(2, 9, len(states)))
+        goals[:, 1] = states[:, 3] + self.world.unit * rng.uniform(-8, 8, len(states))
+        return inside(self.world, goals)
+
+
+class Flank(Expert):
+    """As `expert`, but seven in ten of its goals are 1 to 9 px of 65 behind the wall, anywhere along it.
+
+    Its episodes see both sides of the wall from near by, with the way round between: what a count of steps learns there
+    is that three pixels of wall are far (`cost.reach.policy`).
+    """
+
+    near = 0.7
+
+    def begin(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        goals = super().begin(states, rng)
+        if self.given is not None:
+            return goals
+        n = len(states)
+        goals[:, 0] = np.where(rng.random(n) < self.near, beyond(self.world, states, rng.uniform(1, 9, n)), goals[:, 0])
+        return inside(self.world, goals)
 
 
 class Straight(WorldPolicy):
@@ -140,6 +155,18 @@ class Bumps(Mixed):
     """A third each of `door`, `expert` and `straight`: the way through, the way round, and what a wall is."""
 
     parts = ((Door, 1 / 3), (Expert, 1 / 3), (Straight, 1 / 3))
+
+
+def beyond(world: Any, states: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """x of what is `far` (n,) px of 65 behind the wall, in the other room."""
+    return states[:, 2] + np.where(states[:, 0] < states[:, 2], 1.0, -1.0) * (world.half + world.unit * far)
+
+
+def inside(world: Any, states: np.ndarray) -> np.ndarray:
+    """The same, with the dots moved a pixel into the room where they were nearer to the border."""
+    low = world.border + world.unit
+    states[:, :2] = np.clip(states[:, :2], low, world.cfg.size - 1 - low)
+    return states
 
 
 def waypoint(world: Any, states: np.ndarray, goals: np.ndarray) -> np.ndarray:

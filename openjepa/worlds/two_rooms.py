@@ -94,6 +94,7 @@ class TwoRooms(StateWorld):
         "rounds": "openjepa.worlds.rooms_policies:Rounds",
         "straight": "openjepa.worlds.rooms_policies:Straight",
         "bumps": "openjepa.worlds.rooms_policies:Bumps",
+        "flank": "openjepa.worlds.rooms_policies:Flank",
     }
 
     def __init__(self, cfg: TwoRoomsConfig) -> None:

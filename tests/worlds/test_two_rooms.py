@@ -272,6 +272,22 @@ def test_who_runs_straight_leans_on_the_wall() -> None:
     assert crossings("bumps").any(0).mean() > 0.6
 
 
+def test_flank_keeps_near_the_wall_on_both_sides_of_it() -> None:
+    def along(policy: str) -> tuple[float, float]:
+        """Share of the steps within 9 px of the wall, not by the door; share of the worlds that saw both sides so."""
+        w, rng = world(), np.random.default_rng(0)
+        s, p, seen = w.reset(200, rng), make_policy(policy, w), []
+        for _ in range(100):
+            s = w.step(s, p.act(s, rng))
+            near = (np.abs(s[:, 0] - s[:, 2]) < 9 * w.unit) & (np.abs(s[:, 1] - s[:, 3]) > 8 * w.unit)
+            seen.append(near * np.sign(s[:, 0] - s[:, 2]))
+        both = np.stack(seen)
+        return float((both != 0).mean()), float(((both > 0).any(0) & (both < 0).any(0)).mean())
+
+    (flank, both), (expert, few) = along("flank"), along("expert")
+    assert flank > 1.5 * expert and both > few + 0.2, (flank, both, expert, few)
+
+
 def test_the_expert_reaches_given_goals_and_stays() -> None:
     w = world()
     rng = np.random.default_rng(0)
