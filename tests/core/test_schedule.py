@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openjepa.core.schedule import cosine, hold_then_fall, linear, warm_up
+from openjepa.core.schedule import cosine, hold_then_fall, linear, stage, warm_up
 
 share = st.floats(0, 1)
 value = st.floats(-10, 10)
@@ -50,3 +50,13 @@ def test_hold_then_fall_limits():
 def test_warm_up():
     assert [warm_up(s, 10, start=0.1) for s in (0, 5, 10, 11)] == pytest.approx([0.1, 0.55, 1.0, 1.0])
     assert warm_up(0, 0) == 1.0
+
+
+@given(st.integers(1, 400), st.lists(st.floats(0, 1), max_size=3))
+def test_stages_cover_a_run_without_gap_or_overlap(total, shares):
+    found = [stage(step, total, shares) for step in range(total)]
+    assert all(begin <= step < end for step, (begin, end) in enumerate(found))
+    kinds = sorted(set(found))
+    assert kinds[0][0] == 0 and kinds[-1][1] == total
+    assert all(a[1] == b[0] for a, b in zip(kinds, kinds[1:], strict=False))
+    assert all(any(begin in (0, math.ceil(s * total - 1e-9)) for s in [0.0, *shares]) for begin, _ in kinds)

@@ -78,6 +78,13 @@ def test_rates_are_written_to_all_groups():
         assert group["weight_decay"] == (0.0 if group["name"].endswith("no_decay") else decay)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd", "constant"])
+def test_the_rate_runs_its_whole_schedule_in_every_stage(schedule) -> None:
+    cfg = OptimConfig(lr=1.0, warmup=0.1, final_factor=0.01, schedule=schedule)
+    whole = [learning_rate(cfg, s, 205, [0.25, 0.7]) for s in range(205)]
+    assert whole == [learning_rate(cfg, s, n) for n in (52, 92, 61) for s in range(n)]  # ceil of 51.25 and 143.5
+
+
 def test_a_stretched_schedule_is_the_beginning_of_a_longer_one() -> None:
     """V-JEPA's stop at 1 / 1.25 of theirs; the warm-up is counted from the run itself."""
     cfg = OptimConfig(lr=1.0, warmup=0.1, final_factor=0.0, weight_decay=0.04, weight_decay_end=0.4)
