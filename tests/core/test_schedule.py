@@ -1,5 +1,6 @@
 """Known answers of the schedules."""
 
+import itertools
 import math
 
 import pytest
@@ -58,5 +59,5 @@ def test_stages_cover_a_run_without_gap_or_overlap(total, shares):
     assert all(begin <= step < end for step, (begin, end) in enumerate(found))
     kinds = sorted(set(found))
     assert kinds[0][0] == 0 and kinds[-1][1] == total
-    assert all(a[1] == b[0] for a, b in zip(kinds, kinds[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(kinds))
     assert all(any(begin in (0, math.ceil(s * total - 1e-9)) for s in [0.0, *shares]) for begin, _ in kinds)
