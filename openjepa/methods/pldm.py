@@ -44,8 +44,8 @@ class PLDMConfig(Config):
     With `replay` = r > 0 the predictor alone also learns, at each step, from r windows of lately encoded latents for
     every new one, all windows counting alike: many more windows for little more time. `memory` is how many windows
     are kept. With `settle` = s > 0 the encoder stays as it is for the last share s of the run, in which the predictor
-    learns alone, at a rate that begins anew; `replay` begins then, and once `memory` is full nothing more is encoded.
-    What both were worth: docs/design/0006-two-rooms.md.
+    learns on (and the inverse model, which shapes nothing any more), at a rate that begins anew; `replay` begins then,
+    and once `memory` is full nothing more is encoded. What both were worth: docs/design/0006-two-rooms.md.
 
     A window is cut into stretches of `unroll` steps, each predicted from its first frame. `norm` ends the encoder, and
     each step of GRU and transformer, with one and the same layer norm; these need it, a residual MLP does not.
@@ -141,7 +141,8 @@ class PLDM(Method):
     def latents(self, batch: Windows, clock: Clock, kept: int | None) -> tuple[Tensor, Tensor]:
         """The batch, encoded in one pass and kept; once the memory is full of settled ones, kept windows instead."""
         if kept is not None:  # as a planner will see them: no batch statistics
-            self.encoder.eval(), self.head.eval()
+            self.encoder.eval()
+            self.head.eval()
         if self.memory is not None and kept is not None and kept >= len(self.memory.z):
             return self.drawn(self.memory, len(batch.obs), clock, "settled")
         with torch.set_grad_enabled(torch.is_grad_enabled() and kept is None):

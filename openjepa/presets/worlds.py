@@ -66,8 +66,8 @@ def two_rooms_random_pldm() -> Settings:
     Tokens are places (`keypoints`), sixteen features of them with little covariance: wall, door and dot then lie in z
     in a straight line, and what was learned of one wall holds for the next. A third of the episodes run into walls
     (`bumps`). The encoder learns for the first 3,000 steps; for the other 17,000, which take half of the time, it is
-    settled, and the predictor learns on from kept latents until it no longer believes that a wall can be crossed. Plan
-    with protocol two-rooms-random (docs/design/0006-two-rooms.md).
+    settled, and the predictor learns on from kept latents until it hardly believes any more that a wall can be crossed.
+    With protocol two-rooms-random 73 % of 200 goals were held (seed 0; published 97 %; docs/design/0006-two-rooms.md).
     """
     return merge(
         two_rooms_fixed_pldm(),
