@@ -21,7 +21,7 @@ def frozen_encoder(cfg: Config, preprocess: Mapping[str, Any]) -> Encoder | None
     path = frozen(cfg)
     if path is None:
         return None
-    model = load(path)
+    model = load(path, worlds=True)
     return Rescaled(
         model.encoder, mean=preprocess["obs_mean"], std=preprocess["obs_std"], own_mean=model.preprocess.mean,
         own_std=model.preprocess.std,

@@ -27,6 +27,7 @@ def load(
     *,
     weights: Weights = "auto",
     encoder: nn.Module | None = None,
+    worlds: bool = False,
     family: str | None = None,
     heads: Mapping[str, int] | int | None = None,
     depth: Mapping[str, int] | int | None = None,
@@ -41,6 +42,7 @@ def load(
               transformers' I-JEPA or V-JEPA 2, LeWM. What it is is told by its content (`layouts.LAYOUTS`)
     weights   "auto" takes the teacher where there is one, as the I-JEPA paper evaluates it, else the encoder
     encoder   the network, when a run trained one of the user's own that its settings cannot build again
+    worlds    take the encoder out of a world model that sees pictures too: of one frame, without the head that makes z
 
     For checkpoints of others, where the file does not tell or is not believed:
 
@@ -63,7 +65,7 @@ def load(
     given = [name for name, value in told.items() if value is not None]
     if given:
         raise ValueError(f"{given[0]} must be left out for a checkpoint of openjepa, which says it itself, got {path}.")
-    return _own(Path(path), weights, encoder)
+    return _own(Path(path), weights, encoder, worlds)
 
 
 def by_part(value: Mapping[str, int] | int | None) -> Mapping[str, int]:
@@ -71,7 +73,7 @@ def by_part(value: Mapping[str, int] | int | None) -> Mapping[str, int]:
     return {} if value is None else {"encoder": value} if isinstance(value, int) else dict(value)
 
 
-def _own(path: Path, weights: Weights, encoder: nn.Module | None) -> Model:
+def _own(path: Path, weights: Weights, encoder: nn.Module | None, worlds: bool) -> Model:
     """A checkpoint in our own format."""
     folder, file = locate(path)
     config = read_json(folder / "config.json")
@@ -81,16 +83,30 @@ def _own(path: Path, weights: Weights, encoder: nn.Module | None) -> Model:
     check_sealed(folder, file.name)
     prepared = _group(config, "preprocess", folder)
     if prepared.get("kind") == "windows":
-        raise ValueError(
-            f"{folder} must be an encoder of pictures, got a world model. Do openjepa look or plan with it."
-        )
-    kind = ClipPreprocess if prepared.get("kind") == "clips" else Preprocess
-    preprocess = kind.from_dict(prepared, str(folder / "config.json"))
+        preprocess = of_frames(prepared, folder, worlds)
+    else:
+        kind = ClipPreprocess if prepared.get("kind") == "clips" else Preprocess
+        preprocess = kind.from_dict(prepared, str(folder / "config.json"))
     network = build(config, preprocess, folder, encoder)
     fill(network, read_weights(file), str(file))
     which = file.stem if file.stem != "model" else str(config.get("weights", "encoder"))
     licence = config.get("licence")
     return Model(network.eval(), preprocess, config, which, file, licence=None if licence is None else str(licence))
+
+
+def of_frames(prepared: Mapping[str, Any], folder: Path, worlds: bool) -> Preprocess:
+    """How a world model saw single frames: as they are, in the channels that the world has."""
+    if not worlds:
+        raise ValueError(
+            f"{folder} must be an encoder of pictures, got a world model. Do openjepa look or plan with it."
+        )
+    shape = prepared.get("obs_shape", ())
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise ValueError(
+            f"{folder} must be a world model that sees square pictures, got observations {tuple(shape)}. "
+            "Take one that was trained on pictures."
+        )
+    return Preprocess(shape[1], shape[0], tuple(prepared["obs_mean"]), tuple(prepared["obs_std"]))
 
 
 def foreign(path: Path) -> Path | None:

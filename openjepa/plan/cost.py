@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -61,13 +61,21 @@ class CostConfig(Config):
         return self
 
 
-class Imagined(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Imagined:
     """A part of the candidates: episodes `rows` of the batch, b of them, and s candidates of each."""
 
     z: Tensor  # (b, s, H, ...) latents after each action
     actions: Tensor  # (b, s, H, A)
     start: Tensor  # (b, ...) latents before the first
     rows: slice
+    embedded: dict[ReachHead, Tensor] = field(default_factory=dict)
+
+    def embed(self, head: ReachHead) -> Tensor:
+        """(b, s, H, G, L): all of z, embedded once for every term that asks, as that costs as much as imagining it."""
+        if head not in self.embedded:
+            self.embedded[head] = head.embed(self.z)
+        return self.embedded[head]
 
 
 class Term(Protocol):
@@ -140,8 +148,8 @@ class StepsGoal:
         self.there = head.embed(goal)  # (B, G, L)
 
     def __call__(self, seen: Imagined) -> Tensor:
-        z = seen.z[:, :, -1:] if self.over == "last" else seen.z  # (b, s, 1 or H, ...)
-        return quasimetric(self.head.embed(z), self.there[seen.rows][:, None, None]).sum(2)
+        here = self.head.embed(seen.z[:, :, -1:]) if self.over == "last" else seen.embed(self.head)
+        return quasimetric(here, self.there[seen.rows][:, None, None]).sum(2)  # (b, s, 1 or H) -> (b, s)
 
 
 class Leap:
@@ -155,7 +163,7 @@ class Leap:
         self.head, self.limit, self.weight = head, 1 + slack, weight
 
     def __call__(self, seen: Imagined) -> Tensor:
-        after = self.head.embed(seen.z)  # (b, s, H, G, L)
+        after = seen.embed(self.head)  # (b, s, H, G, L)
         start = self.head.embed(seen.start)[:, None, None].expand_as(after[:, :, :1])
         before = torch.cat([start, after[:, :, :-1]], 2)
         return (quasimetric(before, after) - self.limit).clamp_min(0).sum(2)

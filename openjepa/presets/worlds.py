@@ -130,6 +130,25 @@ def two_rooms_lewm() -> Settings:
     }
 
 
+def two_rooms_dino_wm() -> Settings:
+    """DINO-WM on Two Rooms, on a frozen encoder of ours: `method.checkpoint=RUN`, such as of `two-rooms-random-pldm`.
+
+    The predictor is as small as that of `two-rooms-lewm`, whose data, model steps and protocol it shares; nothing but
+    the predictor is trained. Without a checkpoint it predicts random features.
+    """
+    method = {
+        "name": "dino_wm",
+        "window": {"steps": 5, "skip": 5},
+        "encoder": {"name": "keypoints"},
+        "depth": 2,
+        "heads": 4,
+        "head_dim": 32,
+        "mlp": 256,
+        "dropout": 0.0,
+    }
+    return {**two_rooms_lewm(), "method": method}
+
+
 def reacher_lewm() -> Settings:
     """LeWM on the reacher of dm_control, 64 x 64 pixels, random torques: that of `two-rooms-lewm` on another world.
 

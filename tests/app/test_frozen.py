@@ -51,3 +51,34 @@ def test_actions_move_what_an_encoder_of_clips_sees_in_frames_of_another_size(tm
     odd = {**data, "world": {"pixels": 36}}
     with pytest.raises(ValueError, match="must be a multiple of the encoder's patches of 8 pixels, got 36"):
         openjepa.train(cfg, data=odd, out=tmp_path / "odd", **SHORT)
+
+
+def test_a_world_model_stands_on_the_encoder_of_a_world_model(tmp_path) -> None:
+    """Ours of the same world, whose pictures have no three channels: two rooms show the dot and the walls."""
+    world = {"path": "two-rooms", "episodes": 8, "steps": 8, "world": {"size": 33}}
+    first = {"name": "pldm", "encoder": {"name": "keypoints", "heads": 3, "width": 4}, "dim": 4, "norm": False,
+             "window": {"steps": 3, "skip": 1}, "unroll": 2, "predictor": "mlp"}  # fmt: skip
+    openjepa.train(first, data=world, out=tmp_path / "a", **SHORT)
+    cfg = {"name": "dino_wm", "encoder": {"name": "keypoints"}, "checkpoint": str(tmp_path / "a"),
+           "window": {"steps": 4, "skip": 1}, "depth": 1, "heads": 2}  # fmt: skip
+    other = {**world, "seed": 1}  # other episodes, other statistics
+    run = openjepa.train(cfg, data=other, out=tmp_path / "b", **SHORT)
+    below, above = (dreamer(openjepa.Run(tmp_path / x), torch.device("cpu")) for x in "ab")
+    seen = torch.from_numpy(open_episodes(EpisodeConfig.model_validate(other)).obs[:4]).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        want = below.method.encoder(Scale.from_dict(below.preprocess).observation(seen))
+        found = above.method.encode(Scale.from_dict(above.preprocess).observation(seen))
+    assert found.shape == (4, 3, 2)
+    torch.testing.assert_close(found, want, atol=1e-4, rtol=1e-4)
+    assert run.plan(episodes=1, planner={"name": "shooting", "samples": 4, "horizon": 2}, controls=[], films=0)
+    with pytest.raises(ValueError, match="must be an encoder of pictures, got a world model"):
+        openjepa.load(tmp_path / "a")
+
+
+def test_a_model_of_states_has_no_encoder_of_pictures(tmp_path) -> None:
+    states = {"path": "point-mass", "episodes": 8, "steps": 8}
+    openjepa.train({"name": "pldm", "window": {"steps": 3, "skip": 1}, "unroll": 2}, data=states, out=tmp_path / "a",
+                   **SHORT)  # fmt: skip
+    cfg = {"name": "dino_wm", "checkpoint": str(tmp_path / "a"), "window": {"steps": 4, "skip": 1}}
+    with pytest.raises(ValueError, match=r"must be a world model that sees square pictures, got observations \(4,\)"):
+        openjepa.train(cfg, data={**states, "world": {"pixels": 32}}, out=tmp_path / "b", **SHORT)

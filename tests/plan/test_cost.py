@@ -155,5 +155,10 @@ def test_a_leap_is_what_a_step_covers_beyond_one(case):
     assert (each > 1.5).any() and (each < 1.5).any()
     found = ModelCost(model, z, [Leap(head, 0.5)])(actions)
     assert torch.allclose(found, (each - 1.5).clamp_min(0).sum(-1), atol=1e-4)
+    embedded = []
+    plain, head.embed = head.embed, lambda z: embedded.append(z.dim()) or plain(z)  # type: ignore[method-assign]
+    both = ModelCost(model, z, [StepsGoal(head, z, "sum"), Leap(head, 0.5)])(actions)
+    assert embedded == [3, 5, 3], "goals, all futures once for both terms, starts"
+    assert torch.allclose(both, found + ModelCost(model, z, [StepsGoal(head, z, "sum")])(actions), atol=1e-3)
     with pytest.raises(ValueError, match=r"leap must be 0 .* got 2\.0"):
         CostConfig(leap=2.0)
