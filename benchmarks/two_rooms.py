@@ -56,7 +56,7 @@ def work(job: Job) -> dict[str, Any]:
     verdict = json.loads((out / "health.json").read_text())
     return {
         "wall": wall, "variant": variant, "seed": seed, "steps": steps, "processor_seconds": round(trained, 1),
-        "planning_processor_seconds": round(time.process_time() - begin, 1), "verdict": verdict["verdict"],
+        "planning_processor_seconds": round(time.process_time() - begin, 1), "verdict": verdict["name"],
         "r2": known, "plan": row,
     }  # fmt: skip
 

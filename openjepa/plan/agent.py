@@ -143,7 +143,7 @@ class LatentAgent:
         *,
         heads: Heads | None = None,
         device: torch.device | str = "cpu",
-        max_bytes: int = 256 * 2**20,
+        max_bytes: int | None = None,
     ) -> None:
         if isinstance(model, Simulator | World):
             raise TypeError("model must be a learned model, got a simulator: that is the ceiling, see SimulatorAgent.")

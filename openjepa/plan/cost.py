@@ -27,6 +27,7 @@ from openjepa.plan.reach import ReachConfig
 
 Over = Literal["last", "sum"]
 Distance = Literal["mse", "l1", "l2", "cosine"]
+PART, PART_CPU = 256 * 2**20, 4 * 2**20
 
 
 class CostConfig(Config):
@@ -203,7 +204,8 @@ class Effort:
 class ModelCost:
     """Sum over terms of weight * term of the future that `model` imagines from `z` (B, ...).
 
-    max_bytes  futures are imagined in parts of about this size; z is expanded over candidates within a part only, and
+    max_bytes  futures are imagined in parts of about this size (by default `PART`, or `PART_CPU` on a CPU, where what
+               does not fit its caches costs twice the time); z is expanded over candidates within a part only, and
                not copied at all where a part holds one episode
 
     >>> class Walk:
@@ -217,7 +219,7 @@ class ModelCost:
     model: Dynamics
     z: Tensor
     terms: Sequence[Term]
-    max_bytes: int = field(default=256 * 2**20)
+    max_bytes: int | None = None
 
     def __call__(self, actions: Tensor) -> Tensor:
         if actions.dim() != 4 or actions.shape[0] != self.z.shape[0]:
@@ -238,7 +240,7 @@ class ModelCost:
         """Episodes and candidates of each part, in order: whole episodes if they fit, else candidates of one."""
         batch, samples, horizon = actions.shape[:3]
         row = 4 * (horizon + 1) * self.z[0].numel() * self.z.element_size()  # futures, and what is made of them
-        fit = max(1, self.max_bytes // row)
+        fit = max(1, (self.max_bytes or (PART_CPU if self.z.device.type == "cpu" else PART)) // row)
         if fit >= samples:
             many = fit // samples
             for i in range(0, batch, many):

@@ -73,7 +73,7 @@ def two_rooms_random_pldm() -> Settings:
         two_rooms_fixed_pldm(),
         {
             "method": {
-                "encoder": {"name": "keypoints"},
+                "encoder": {"name": "keypoints", "heads": 32},
                 "dim": 16,
                 "window": {"steps": 5},
                 "unroll": 4,
@@ -84,11 +84,11 @@ def two_rooms_random_pldm() -> Settings:
                 "inverse": 0.25,
                 "replay": 5,
                 "memory": 65536,
-                "settle": 0.85,
+                "settle": 0.875,
             },
             "data": {"world": {"wall": "random"}, "policy": "bumps", "episodes": 2000, "steps": 100},
             "batch_size": 96,
-            "budget": {"steps": 20_000},
+            "budget": {"steps": 19_000},
         },
     )
 
