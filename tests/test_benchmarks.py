@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import openjepa
-from benchmarks import drift, pedestrians, record, state, walls
+from benchmarks import drift, pedestrians, record, state, two_rooms, walls
 from benchmarks.moving_mnist_model import Rollout
 from benchmarks.state_scene import AT, make_scene, references
 from openjepa.app.dreaming import dreamer
@@ -163,3 +164,17 @@ def test_a_predictor_that_was_trained_on_is_kept_as_a_run(tmp_path: Path, monkey
     changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"predictor"}
     assert all(torch.equal(after[f"predictor.{n}"], x) for n, x in asked.model.predictor.state_dict().items())
+
+
+def test_a_variant_that_is_trained_already_is_measured_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openjepa.train(
+        {"name": "pldm", "encoder": {"name": "keypoints", "width": 8}, "dim": 4, "norm": False, "predictor": "residual",
+         "predictor_width": 8, "window": 3, "unroll": 2},
+        data={"path": "two-rooms", "world": {"size": 33}, "episodes": 30, "steps": 20},
+        out=tmp_path / "fixed-default-2-0", batch_size=8, budget={"steps": 2}, device="cpu", log={"tensorboard": False},
+    )  # fmt: skip
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(openjepa.Run, "plan", lambda run, **how: asked.update(how) or {"rows": {"model": {"n": 3}}})
+    row = two_rooms.work(("fixed", "default", 0, 2, 3, tmp_path))
+    assert asked["protocol"] == "two-rooms-fixed" and asked["episodes"] == 3 and row["plan"] == {"n": 3}
+    assert {"x", "y"} <= set(row["r2"]) and row["verdict"] == "too early to say" and row["processor_seconds"] < 60

@@ -54,10 +54,11 @@ def line(cells: int, like: Tensor) -> Tensor:
 def build_keypoints(cfg: EncoderConfig, *, size: int, channels: int) -> ConvEncoder:
     """`heads` (16) learned places as tokens (B, heads, 2): where things are, in a code that moves as they move.
 
-    asinh of the pixels, the first layer of `convnet_lean`, `depth` (1) 3x3 convolutions of `width` (32) with group norms, one that gives a
-    map per place, and `SoftArgmax`. What is learned of a thing in one place holds in all others, and numbers that
-    tell the place of a wall or a door run on where none was seen; a flattened map has neither. Join the places with
-    pooling=flatten. It says nothing of how things look, and of two alike it gives the middle.
+    asinh of the pixels (`Tame`), the first layer of `convnet_lean`, `depth` (1) 3x3 convolutions of `width` (32) with
+    group norms, one that gives a map per place, and `SoftArgmax`. What is learned of a thing in one place holds in all
+    others, and numbers that tell the place of a wall or a door run on where none was seen; a flattened map has neither.
+    Join the places with pooling=flatten. It says nothing of how things look, of two alike it gives the middle, and
+    nothing makes two maps follow different things: give more places than there are things.
 
     Source: the spatial softmax of Levine et al., arXiv 1504.00702, and Finn et al., arXiv 1509.06113. Differences: a
     few strided layers in place of theirs, asinh, group norms, a learned scale per map.
